@@ -1,0 +1,74 @@
+/* What a child does before its body. See child.c for the contract. */
+#ifndef TC_CHILD_H
+#define TC_CHILD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "report.h"
+
+/* What a signal in a memory-sharing task writes to. One per task; found through thread-local storage. */
+struct tc_signals {
+    struct tc_report *report;
+    _Atomic uint32_t end_requested; /* the signal that asked for the end */
+    _Atomic uint32_t *end_bell;     /* futex word of the creator's keeper, counted up at every request */
+};
+
+/* Everything that a start needs, filled before the clone: the child allocates nothing. Unused fields are zero. */
+struct tc_spec {
+    uint64_t flags;       /* CLONE_* for clone3: what was asked plus what the route adds */
+    uint64_t exit_signal; /* 0 or a signal number */
+    uint64_t sigmask;     /* the kernel's 64-bit mask of the caller, for the body */
+    const char *name;     /* for PR_SET_NAME, or NULL */
+    struct tc_report *report;
+
+    /* tasks that share memory */
+    struct tc_signals *signals;
+    void *rseq; /* area on the host's TLS, or NULL */
+    uint32_t rseq_size;
+    pid_t creator;      /* thread group that must still be the parent */
+    int creator_pidfd;  /* with NEWPID, where getppid is 0; else -1 */
+    void *altstack;
+    size_t altstack_size;
+    unsigned kernel_core; /* leave fatal signals to the kernel */
+
+    /* programs */
+    const char *cwd;
+    char *const *argv, *const *envp;
+    const char *const *paths; /* candidates for execve, NULL at the end */
+    int streams[3];           /* descriptors for 0, 1, 2; -1: as they are */
+};
+
+typedef int (*tc_step_fn)(const struct tc_spec *spec);
+struct tc_step_row {
+    enum tc_step step;
+    tc_step_fn run;
+};
+
+int tc_step_rseq(const struct tc_spec *spec);
+int tc_step_parent_death(const struct tc_spec *spec);
+int tc_step_name_task(const struct tc_spec *spec);
+int tc_step_altstack(const struct tc_spec *spec);
+int tc_step_fatal_handlers(const struct tc_spec *spec);
+int tc_step_handlers(const struct tc_spec *spec);
+int tc_step_default_signals(const struct tc_spec *spec);
+int tc_step_sigmask(const struct tc_spec *spec);
+int tc_step_chdir(const struct tc_spec *spec);
+int tc_step_streams(const struct tc_spec *spec);
+int tc_step_exec(const struct tc_spec *spec);
+
+/* Runs the steps up to the row TC_STEP_NONE. The first that fails is written to spec->report; returns 0 or -errno. */
+int tc_run_steps(const struct tc_spec *spec, const struct tc_step_row *rows);
+
+extern const struct tc_step_row tc_shared_steps[];  /* a Python body in the creator's memory */
+extern const struct tc_step_row tc_program_steps[]; /* ends in execve */
+
+/* The signals of the task that runs on this thread-local storage, or NULL. */
+extern __thread struct tc_signals *tc_current __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+_Noreturn void tc_exit_task(int code);
+/* Blocks every signal but 33 (glibc's SETXID: os.setuid() in the creator waits for an answer from each thread). */
+void tc_block_signals(uint64_t *old);
+
+#endif

@@ -1,0 +1,227 @@
+/* After an abnormal death.
+ *
+ * On the host, system calls only, but for one call: if the dead task held the interpreter lock, the host gives it up, on
+ * the dead's thread state, which is current on this TLS. Everything else (the Python stack, what can be released) is
+ * done by the thread that looks at the task later, with a lock and an arena of its own.
+ *
+ * The one thing that must be known at once is whether the dead left malloc's lock locked: a probe finds it out, a
+ * short-lived task on the same TLS that calls malloc. If it hangs, it is killed, and the arena is counted as lost.
+ */
+#include "shared.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "interp.h"
+#include "sys.h"
+
+/* ---- where code lies ------------------------------------------------------------------------------------------------- */
+
+enum { LIBC = 1, PYTHON = 2, MAX_TEXTS = 16 };
+static struct text {
+    uintptr_t low, high;
+    int kind;
+} texts[MAX_TEXTS];
+static int text_count;
+
+struct marks {
+    uintptr_t address;
+    int kind;
+};
+
+static int note_object(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    const struct marks *marks = argument;
+    int kind = 0;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        uintptr_t low = info->dlpi_addr + part->p_vaddr, high = low + part->p_memsz;
+        if (part->p_type != PT_LOAD || !(part->p_flags & PF_X)) continue;
+        for (const struct marks *mark = marks; mark->kind; mark++)
+            if (mark->address >= low && mark->address < high) kind |= mark->kind;
+    }
+    for (int i = 0; kind && i < info->dlpi_phnum && text_count < MAX_TEXTS; i++) {
+        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        uintptr_t low = info->dlpi_addr + part->p_vaddr;
+        if (part->p_type == PT_LOAD && (part->p_flags & PF_X)) texts[text_count++] = (struct text){low, low + part->p_memsz, kind};
+    }
+    return 0;
+}
+
+int tc_death_init(void)
+{
+    /* By an address in each, not by name: Python may be the main program, malloc may be somebody else's. */
+    void *loader = dlsym(RTLD_DEFAULT, "__tls_get_addr"), *allocator = dlsym(RTLD_DEFAULT, "malloc");
+    const struct marks marks[] = {
+        {(uintptr_t)dlsym(RTLD_DEFAULT, "raise"), LIBC}, {(uintptr_t)allocator, LIBC},
+        {loader ? (uintptr_t)loader : 1, LIBC},          {(uintptr_t)&PyEval_SaveThread, PYTHON},
+        {(uintptr_t)&tc_death_init, PYTHON},             {0, 0},
+    };
+    dl_iterate_phdr(note_object, (void *)marks);
+    return 0;
+}
+
+int tc_in_libc(uintptr_t pc, int or_python)
+{
+    for (int i = 0; i < text_count; i++)
+        if (pc >= texts[i].low && pc < texts[i].high && (or_python || (texts[i].kind & LIBC))) return 1;
+    return 0;
+}
+
+/* ---- memory of an arena whose lock nobody will open ---------------------------------------------------------------------- */
+
+/* glibc keeps an arena in pieces that begin on a border of this size; free() of a block in it would take its lock. */
+static const uintptr_t heap_size = 64ul << 20;
+enum { MAX_STUCK = 64 };
+static uintptr_t stuck[MAX_STUCK];
+static _Atomic int stuck_count;
+static PyMemAllocatorEx inner;
+
+static int is_stuck(const void *block)
+{
+    for (int i = 0; i < stuck_count; i++)
+        if (((uintptr_t)block & ~(heap_size - 1)) == stuck[i]) return 1;
+    return 0;
+}
+static void *raw_malloc(void *ctx, size_t size) { return inner.malloc(ctx, size); }
+static void *raw_calloc(void *ctx, size_t n, size_t size) { return inner.calloc(ctx, n, size); }
+static void raw_free(void *ctx, void *block)
+{
+    if (!is_stuck(block)) inner.free(ctx, block);
+}
+static void *raw_realloc(void *ctx, void *block, size_t size)
+{
+    if (!is_stuck(block)) return inner.realloc(ctx, block, size);
+    size_t old = malloc_usable_size(block);
+    void *copy = inner.malloc(ctx, size);
+    if (copy) memcpy(copy, block, old < size ? old : size);
+    return copy;
+}
+
+static void note_stuck(uintptr_t heap)
+{
+    static _Atomic uint32_t lock;
+    tc_spin_lock(&lock);
+    if (!inner.malloc) {
+        PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &inner);
+        /* The same context, so that a thread that reads half of each gets a pair that fits. */
+        PyMemAllocatorEx outer = {inner.ctx, raw_malloc, raw_calloc, raw_realloc, raw_free};
+        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &outer);
+    }
+    if (stuck_count < MAX_STUCK) {
+        stuck[stuck_count] = heap & ~(heap_size - 1);
+        atomic_fetch_add(&stuck_count, 1);
+    }
+    tc_spin_unlock(&lock);
+}
+
+int tc_malloc_limit(void)
+{
+    /* glibc has 8 arenas a core, then threads share them; a quarter may be lost before shared starts are refused. */
+    long arenas = 8 * sysconf(_SC_NPROCESSORS_ONLN);
+    const char *set = getenv("MALLOC_ARENA_MAX");
+    if (set && atol(set) > 0 && atol(set) < arenas) arenas = atol(set);
+    return arenas >= 8 ? (int)(arenas / 4) : 1;
+}
+
+/* ---- the probe ------------------------------------------------------------------------------------------------------------- */
+
+struct probe {
+    struct tc_spec spec;
+    struct tc_report report;
+    _Atomic uint32_t passed;
+};
+
+static void probe_main(void *argument)
+{
+    struct probe *probe = argument;
+    static const struct tc_step_row steps[] = {
+        {TC_STEP_PARENT_DEATH, tc_step_parent_death},
+        {TC_STEP_ALTSTACK, tc_step_altstack},
+        {TC_STEP_FATAL_HANDLERS, tc_step_fatal_handlers},
+        {TC_STEP_SIGMASK, tc_step_sigmask},
+        {TC_STEP_NONE, NULL},
+    };
+    if (!tc_run_steps(&probe->spec, steps)) {
+        void *volatile block = malloc(5000); /* past the thread cache, so it takes the arena's lock */
+        free(block);
+        atomic_store(&probe->passed, block != NULL);
+    }
+    tc_exit_task(0);
+}
+
+/* True when malloc works on this TLS. At most 200 ms. */
+static int probe_malloc(struct tc_host *host)
+{
+    struct probe probe = {
+        .spec = {.creator = (pid_t)TC_SYS(SYS_getpid),
+                 .creator_pidfd = -1,
+                 .altstack = host->altstack,
+                 .altstack_size = host->altstack_size,
+                 .report = &probe.report},
+    };
+    struct clone_args args = {
+        .flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_CLEAR_SIGHAND,
+        .stack = (uint64_t)(uintptr_t)host->top, /* above what the dead left on its stack */
+        .stack_size = (uint64_t)(host->probe_top - host->top),
+    };
+    long pid = tc_clone3(&args, sizeof args, probe_main, &probe);
+    if (pid < 0) return 0;
+    struct timespec pause = {0, 50000};
+    struct tc_status status = {0};
+    for (int i = 0; i < 4000; i++) {
+        int err = tc_waitid(P_PID, (int)pid, WEXITED | WNOHANG | __WALL, &status);
+        if (status.source || err == -ECHILD) return (int)atomic_load(&probe.passed);
+        TC_SYS(SYS_nanosleep, &pause, 0);
+    }
+    TC_SYS(SYS_kill, pid, SIGKILL); /* not reaped yet: the id is still its own */
+    while (tc_waitid(P_PID, (int)pid, WEXITED | __WALL, &status) == -EINTR) {}
+    return 0;
+}
+
+/* ---- recovery ---------------------------------------------------------------------------------------------------------------- */
+
+static int may_hold_malloc(const struct tc_task *task)
+{
+    if (atomic_load(&task->known_place)) return 0;
+    if (atomic_load(&task->report.crashed)) return tc_in_libc((uintptr_t)task->report.pc, 0);
+    return task->status.source != TC_STATUS_WAIT || task->status.code != CLD_EXITED;
+}
+
+void tc_recover(struct tc_host *host, struct tc_task *task)
+{
+    PyThreadState *ts = PyGILState_GetThisThreadState();
+    tc_current = NULL;
+    task->dead = ts;
+    /* The dead held the interpreter lock, so the host, whose TLS says the same, holds it now. */
+    if (ts && tc_current_state() == ts) PyEval_SaveThread();
+    if (may_hold_malloc(task) && !probe_malloc(host)) {
+        task->malloc_stuck = 1;
+        atomic_fetch_add(&tc_counters.malloc_deaths, 1);
+        note_stuck(host->heap);
+        if (ts) note_stuck((uintptr_t)ts);
+    }
+}
+
+void tc_post_mortem(struct tc_task *task)
+{
+    PyThreadState *ts = task->dead;
+    if (!ts) return;
+    task->dead = NULL;
+    task->ts = NULL;
+    atomic_fetch_add(&tc_counters.abandoned, 1);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    task->stack = tc_state_stack(ts);
+    if (!task->stack) PyErr_WriteUnraisable(NULL);
+    if (!task->malloc_stuck) tc_abandon_state(ts);
+    PyErr_Restore(type, value, traceback);
+}

@@ -1,0 +1,380 @@
+/* The Python object for a task that shares memory. One record may have several: the user's, and the keeper's. */
+#include "shared.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <structmember.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "interp.h"
+#include "spec.h"
+#include "sys.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct tc_task *task;
+    unsigned generation;
+} SharedObject;
+
+static unsigned generation; /* counted up in the child of a fork: whose tasks these are */
+static PyTypeObject *shared_type;
+
+void tc_handles_after_fork(void) { generation++; }
+
+static int own_files(void)
+{
+    /* In a task with a file table of its own, the creator's descriptor numbers mean something else. */
+    struct tc_task *here = tc_current_task();
+    return !here || (here->spec.flags & CLONE_FILES);
+}
+
+static void take_zombie(struct tc_task *task)
+{
+    struct tc_status unused = {0};
+    if (task->spec.exit_signal && task->pidfd >= 0) tc_waitid(P_PIDFD, task->pidfd, WEXITED | WNOHANG | __WALL, &unused);
+}
+
+void tc_close_pidfd(struct tc_task *task)
+{
+    if (task->pidfd < 0 || !own_files()) return;
+    take_zombie(task);
+    close(task->pidfd);
+    task->pidfd = -1;
+}
+
+PyObject *tc_handle_for(struct tc_task *task)
+{
+    SharedObject *self = PyObject_GC_New(SharedObject, shared_type);
+    if (!self) return NULL;
+    self->task = task;
+    self->generation = generation;
+    task->handles++;
+    atomic_fetch_add(&task->references, 1);
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+/* What is in the record is the task's while it runs. */
+static int settled(SharedObject *self) { return atomic_load(&self->task->state) >= TC_DONE && !self->task->ts; }
+
+static int shared_traverse(SharedObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    /* Visited through one handle only, or the collector would count a reference twice. */
+    if (settled(self) && self->task->handles == 1) {
+        Py_VISIT(self->task->value);
+        Py_VISIT(self->task->exception);
+    }
+    return 0;
+}
+
+static int shared_clear(SharedObject *self)
+{
+    if (settled(self) && self->task->handles == 1) {
+        Py_CLEAR(self->task->value);
+        Py_CLEAR(self->task->exception);
+    }
+    return 0;
+}
+
+static void shared_dealloc(SharedObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct tc_task *task = self->task;
+    PyObject_GC_UnTrack(self);
+    shared_clear(self);
+    if (--task->handles == 0) {
+        /* With an exit signal the host may yet ask the pidfd for the status: then it is closed with the record. */
+        if (atomic_load(&task->state) == TC_ENDED || !task->spec.exit_signal) tc_close_pidfd(task);
+    }
+    tc_task_release(task);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+/* ---- waiting ------------------------------------------------------------------------------------------------------------- */
+
+static int is_ours(SharedObject *self)
+{
+    if (self->generation == generation) return 1;
+    PyErr_Format(PyExc_ChildProcessError, "task %d belongs to the process that forked this one", (int)self->task->pid);
+    return 0;
+}
+
+/* 1 reached, 0 timeout, -1 exception */
+static int wait_for(SharedObject *self, uint32_t want, PyObject *timeout)
+{
+    struct tc_task *task = self->task;
+    struct tc_deadline deadline;
+    if (tc_deadline_from(timeout, &deadline) < 0 || !is_ours(self)) return -1;
+    for (uint32_t state; (state = atomic_load(&task->state)) < want;) {
+        struct timespec left;
+        const struct timespec *limit = tc_deadline_left(&deadline, &left);
+        if (limit && !left.tv_sec && !left.tv_nsec) return 0;
+        long err;
+        Py_BEGIN_ALLOW_THREADS;
+        atomic_fetch_add(&task->waiters, 1);
+        err = tc_futex_wait(&task->state, state, limit); /* the value that was tested: no wake is lost */
+        atomic_fetch_sub(&task->waiters, 1);
+        Py_END_ALLOW_THREADS;
+        if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
+    }
+    return 1;
+}
+
+static PyObject *shared_wait(SharedObject *self, PyObject *args)
+{
+    int want;
+    PyObject *timeout;
+    if (!PyArg_ParseTuple(args, "iO:wait", &want, &timeout)) return NULL;
+    int reached = wait_for(self, (uint32_t)want, timeout);
+    return reached < 0 ? NULL : PyBool_FromLong(reached);
+}
+
+/* started(): waits for the kernel's answer; the task's id, or StartError. */
+static PyObject *shared_started(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (wait_for(self, TC_STARTED, Py_None) < 0) return NULL;
+    int err;
+    enum tc_step step = tc_report_failed(&self->task->report, &err);
+    if (step) return tc_raise_step(step, err);
+    return PyLong_FromLong(self->task->pid);
+}
+
+/* ---- what is known ------------------------------------------------------------------------------------------------------ */
+
+static PyObject *shared_state(SharedObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(atomic_load(&self->task->state));
+}
+
+/* outcome() -> (kind, object, exit code) with kind "value", "exception" or "died"; only from DONE on. */
+static PyObject *shared_outcome(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct tc_task *task = self->task;
+    int err;
+    enum tc_step step = tc_report_failed(&task->report, &err);
+    if (step) return tc_raise_step(step, err);
+    if (atomic_load(&task->state) < TC_DONE) return PyErr_Format(PyExc_RuntimeError, "the task still runs");
+    if (!atomic_load(&task->clean)) return Py_BuildValue("(sOi)", "died", Py_None, 0);
+    if (task->exception) return Py_BuildValue("(sOi)", "exception", task->exception, task->exit_code);
+    return Py_BuildValue("(sOi)", "value", task->value ? task->value : Py_None, task->exit_code);
+}
+
+/* status() -> None, or (source, si_code, si_status, rusage); reaps where that is left to us. */
+static PyObject *shared_status(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct tc_task *task = self->task;
+    if (atomic_load(&task->state) < TC_ENDED) Py_RETURN_NONE;
+    if (own_files()) take_zombie(task);
+    return tc_status_tuple(&task->status);
+}
+
+/* death() -> (signal, si_code, address, pc) | None, stack as a list, malloc stuck, killed by us */
+static PyObject *shared_death(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct tc_task *task = self->task;
+    if (atomic_load(&task->state) < TC_ENDED) return PyErr_Format(PyExc_RuntimeError, "the task still runs");
+    tc_post_mortem(task);
+    PyObject *crash = !atomic_load(&task->report.crashed)
+                          ? Py_NewRef(Py_None)
+                          : Py_BuildValue("(iiKK)", task->report.signal, task->report.code,
+                                          (unsigned long long)task->report.address, (unsigned long long)task->report.pc);
+    PyObject *stack = task->stack ? Py_NewRef(task->stack) : PyList_New(0);
+    if (!crash || !stack) {
+        Py_XDECREF(crash);
+        Py_XDECREF(stack);
+        return NULL;
+    }
+    return Py_BuildValue("(NNOO)", crash, stack, task->malloc_stuck ? Py_True : Py_False,
+                         atomic_load(&task->killed) ? Py_True : Py_False);
+}
+
+/* ---- ending -------------------------------------------------------------------------------------------------------------- */
+
+/* interrupt(): an asynchronous exception in the body; before the body it is kept from running. False: no body (any more). */
+static PyObject *shared_interrupt(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct tc_task *task = self->task;
+    task->cancelled = 1;
+    /* The lock that we hold keeps the task from giving its state, and so its host's ident, to another one. */
+    if (!task->ts || task->dead) Py_RETURN_FALSE;
+    task->interrupted = 1;
+    return PyBool_FromLong(PyThreadState_SetAsyncExc(task->ident, task->cancel));
+}
+
+static PyObject *shared_look(SharedObject *self, PyObject *args)
+{
+    unsigned long futex;
+    int write_fd, user;
+    if (!PyArg_ParseTuple(args, "kip:look", &futex, &write_fd, &user)) return NULL;
+    if (!is_ours(self)) return NULL;
+    return tc_look(self->task, futex, write_fd, user);
+}
+
+static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
+{
+    long sig = PyLong_AsLong(number);
+    if (sig == -1 && PyErr_Occurred()) return NULL;
+    long err = self->task->pidfd < 0 ? -ESRCH : TC_SYS(SYS_pidfd_send_signal, self->task->pidfd, sig, 0, 0);
+    if (err < 0) return tc_raise((int)-err, "pidfd_send_signal");
+    Py_RETURN_NONE;
+}
+
+static PyObject *shared_get(SharedObject *self, void *what)
+{
+    struct tc_task *task = self->task;
+    switch (*(const char *)what) {
+    case 'p': return PyLong_FromLong(task->pid);
+    case 'f': return PyLong_FromLong(task->pidfd);
+    case 'd': return PyBool_FromLong(task->daemon);
+    case 'i': return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
+    default: return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
+                                                (task->in_place ? CLONE_VFORK | CLONE_SETTLS : 0));
+    }
+}
+
+static PyMethodDef shared_methods[] = {
+    {"wait", (PyCFunction)shared_wait, METH_VARARGS, "wait(state, timeout): True when the state is reached"},
+    {"started", (PyCFunction)shared_started, METH_NOARGS, "wait for the kernel's answer; the task's id"},
+    {"outcome", (PyCFunction)shared_outcome, METH_NOARGS, "(kind, object, exit code)"},
+    {"status", (PyCFunction)shared_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},
+    {"death", (PyCFunction)shared_death, METH_NOARGS, "(crash record, Python stack, malloc stuck, killed by us)"},
+    {"interrupt", (PyCFunction)shared_interrupt, METH_NOARGS, "raise TaskTerminated in the body"},
+    {"look", (PyCFunction)shared_look, METH_VARARGS, "look(futex, write_fd, user): stop, see, perhaps kill"},
+    {"send_signal", (PyCFunction)shared_send_signal, METH_O, "send a signal through the pidfd"},
+    {0},
+};
+static PyGetSetDef shared_getset[] = {
+    {"state", (getter)shared_state, NULL, "NEW, STARTED, DONE or ENDED", NULL},
+    {"pid", (getter)shared_get, NULL, "process id; 0 before the kernel's answer", "p"},
+    {"pidfd", (getter)shared_get, NULL, "pidfd, or -1", "f"},
+    {"ident", (getter)shared_get, NULL, "threading ident of the running body, else 0", "i"},
+    {"daemon", (getter)shared_get, NULL, "ended at the interpreter's exit, instead of waited for", "d"},
+    {"flags", (getter)shared_get, NULL, "the flags that the kernel was given", "g"},
+    {0},
+};
+static PyType_Slot shared_slots[] = {
+    {Py_tp_dealloc, shared_dealloc}, {Py_tp_traverse, shared_traverse}, {Py_tp_clear, shared_clear},
+    {Py_tp_methods, shared_methods}, {Py_tp_getset, shared_getset},     {Py_tp_doc, "A task that shares memory."},
+    {0, NULL},
+};
+PyType_Spec tc_shared_spec = {"taskclone._core.Shared", sizeof(SharedObject), 0,
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, shared_slots};
+
+int tc_shared_ready(PyObject *module)
+{
+    shared_type = (PyTypeObject *)PyType_FromSpec(&tc_shared_spec);
+    return shared_type ? PyModule_AddObjectRef(module, "Shared", (PyObject *)shared_type) : -1;
+}
+
+/* ---- module functions ------------------------------------------------------------------------------------------------------- */
+
+static int may_start(void)
+{
+    if (!tc_main_interpreter())
+        tc_raise_named("UnsupportedOperation", "tasks that share memory can be started by the main interpreter only");
+    else if (tc_current_task() && !own_files())
+        tc_raise_named("UnsupportedOperation", "a task without CLONE_FILES cannot start tasks that share memory: their "
+                                               "descriptors would be made in the creator's file table");
+    else if (atomic_load(&tc_counters.malloc_deaths) >= tc_malloc_limit())
+        tc_raise_named("UnsupportedOperation",
+                       "%d tasks died inside malloc, and each keeps an arena of it locked: no more tasks that share "
+                       "memory are started, since they could hang. Restart this process, or use flags=PROCESS",
+                       (int)atomic_load(&tc_counters.malloc_deaths));
+    else return tc_guard_threads();
+    return -1;
+}
+
+PyObject *tc_shared_start(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *fn, *fn_args, *kwargs, *cancel;
+    unsigned long long flags;
+    int exit_signal, may_thread, kernel_core, daemon;
+    Py_ssize_t stack_size;
+    const char *name;
+    if (!PyArg_ParseTuple(args, "OO!OKinO&ppOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags, &exit_signal,
+                          &stack_size, tc_bytes_or_none, &name, &may_thread, &kernel_core, &cancel, &daemon))
+        return NULL;
+    if (may_start() < 0) return NULL;
+    struct tc_task *task = calloc(1, sizeof *task);
+    if (!task) return PyErr_NoMemory();
+    task->pidfd = -1;
+    task->may_thread = may_thread;
+    task->daemon = daemon;
+    task->in_place = (flags & CLONE_VFORK) != 0;
+    task->signals.report = &task->report;
+    task->signals.end_bell = &tc_end_bell;
+    task->spec.report = &task->report;
+    task->spec.signals = &task->signals;
+    task->spec.exit_signal = (uint64_t)exit_signal;
+    task->spec.kernel_core = (unsigned)kernel_core;
+    task->spec.flags = flags | (flags & CLONE_SIGHAND ? 0 : CLONE_CLEAR_SIGHAND);
+    if (name) {
+        strncpy(task->name, name, sizeof task->name - 1);
+        task->spec.name = task->name;
+    }
+    task->fn = Py_NewRef(fn);
+    task->args = Py_NewRef(fn_args);
+    task->kwargs = kwargs == Py_None ? NULL : Py_NewRef(kwargs);
+    task->cancel = Py_NewRef(cancel);
+    task->context = PyContext_CopyCurrent();
+    PyObject *handle = task->context ? tc_handle_for(task) : NULL;
+    int err = handle ? tc_task_start(task, (size_t)stack_size) : 0;
+    if (handle && !err) return handle;
+    /* Never listed, never seen by a host: the graveyard takes it with its references. */
+    if (err) tc_raise_step(TC_STEP_HOST, -err);
+    if (!handle) atomic_store(&task->references, 1), tc_task_release(task);
+    else atomic_store(&task->state, TC_ENDED);
+    Py_XDECREF(handle);
+    return NULL;
+}
+
+/* shared_live() -> handles of all that have not ended. */
+PyObject *tc_shared_live(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    PyObject *list = PyList_New(0);
+    struct tc_task *task = NULL;
+    while (list && (task = tc_task_after(task))) {
+        PyObject *handle = tc_handle_for(task);
+        if (!handle || PyList_Append(list, handle) < 0) Py_CLEAR(list);
+        Py_XDECREF(handle);
+        if (!list) tc_task_release(task);
+    }
+    return list;
+}
+
+PyObject *tc_shared_stats(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    tc_bury_dead();
+    struct tc_counters *c = &tc_counters;
+    return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts", c->retired,
+                         "abandoned_states", c->abandoned, "malloc_deaths", c->malloc_deaths, "malloc_limit",
+                         tc_malloc_limit());
+}
+
+PyObject *tc_in_task(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyBool_FromLong(tc_current_task() != NULL);
+}
+
+PyObject *tc_thread_known(PyObject *module, PyObject *native_id)
+{
+    (void)module;
+    unsigned long id = PyLong_AsUnsignedLong(native_id);
+    if (id == (unsigned long)-1 && PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(tc_has_state(id));
+}

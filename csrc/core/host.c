@@ -1,0 +1,366 @@
+/* Hosts: threads that lend their thread-local storage to tasks. And the keeper, which makes hosts for tasks (a thread
+ * made *by* a task would die with it) and carries out the ends that signals ask for. */
+#include "shared.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/rseq.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "sys.h"
+
+enum { GUARD = 64 << 10, MAX_IDLE = 8 };
+static const struct timespec idle_limit = {1, 0};
+
+struct tc_counters tc_counters;
+_Atomic uint32_t tc_end_bell;
+int tc_keep_hosts;
+
+static _Atomic uint32_t pool_lock;
+static struct tc_host *pool;
+
+/* Spin locks, because the last thing that a host does before it parks must not touch TLS. */
+void tc_spin_lock(_Atomic uint32_t *lock)
+{
+    while (atomic_exchange(lock, 1)) TC_SYS(SYS_sched_yield);
+}
+void tc_spin_unlock(_Atomic uint32_t *lock) { atomic_store(lock, 0); }
+
+/* ---- the host's own thread -------------------------------------------------------------------------------------- */
+
+static int pool_put(struct tc_host *host)
+{
+    tc_spin_lock(&pool_lock);
+    int room = host->pooled && tc_counters.idle < MAX_IDLE;
+    if (room) {
+        atomic_store(&host->word, TC_PARKED);
+        host->next = pool;
+        pool = host;
+        tc_counters.idle++;
+    }
+    tc_spin_unlock(&pool_lock);
+    return room;
+}
+
+/* False when somebody has just taken it. */
+static int pool_remove(struct tc_host *host)
+{
+    tc_spin_lock(&pool_lock);
+    struct tc_host **at = &pool;
+    while (*at && *at != host) at = &(*at)->next;
+    int found = *at != NULL;
+    if (found) {
+        *at = host->next;
+        tc_counters.idle--;
+    }
+    tc_spin_unlock(&pool_lock);
+    return found;
+}
+
+static __attribute__((noinline)) void host_loop(struct tc_host *host)
+{
+    char *here = __builtin_frame_address(0);
+    host->probe_top = (char *)(((uintptr_t)here - TC_RESERVE / 2) & ~63ul);
+    host->top = (char *)(((uintptr_t)here - TC_RESERVE) & ~63ul);
+    /* Down to about the guard: the kernel uses the sum of stack and size only. */
+    host->stack = here - host->stack_size + GUARD;
+    atomic_store(&host->ready, 1);
+    tc_futex_wake(&host->ready);
+    for (;;) {
+        uint32_t word = atomic_load(&host->word);
+        struct tc_task *task = host->task;
+        switch (word) {
+        case TC_PARKED:
+            if (tc_futex_wait(&host->word, word, &idle_limit) == -ETIMEDOUT && pool_remove(host)) return;
+            continue;
+        case TC_BUSY: /* taken, or a task in place runs on our TLS */
+            /* A clean task in place parks us without a wake: so look now and then, or we would never be idle. */
+            tc_futex_wait(&host->word, word, &idle_limit);
+            continue;
+        case TC_QUIT:
+            return;
+        case TC_GO:
+            atomic_store(&host->word, TC_BUSY);
+            tc_run_hosted(host, task);
+            break;
+        case TC_RECOVER:
+            atomic_store(&host->word, TC_BUSY);
+            tc_recover(host, task);
+            break;
+        }
+        int poisoned = !atomic_load(&task->clean);
+        if (poisoned) atomic_fetch_add(&tc_counters.retired, 1), atomic_fetch_sub(&tc_counters.hosts, 1);
+        /* Parked first and told afterwards, so that the next start finds it. From here on no libc, no TLS: a start in
+         * place may run a task on it at once. */
+        int parked = !poisoned && pool_put(host);
+        if (word == TC_GO) tc_task_publish(task, TC_ENDED);
+        else atomic_store(&host->ready, 2), tc_futex_wake(&host->ready); /* the caller in place goes on */
+        tc_task_release(task);
+        /* A host whose task died is never used again: the dead's locks know its ident. A raw exit keeps its stack
+         * (waiters may be linked there) and its malloc arena from being handed to another thread. */
+        if (poisoned) tc_exit_task(0);
+        if (!parked) return;
+    }
+}
+
+static void *give_up_rseq(uint32_t *size)
+{
+    if (!__rseq_size) return NULL;
+    void *area = (char *)tc_thread_pointer() + __rseq_offset;
+    /* The size must be the one that libc registered: 32 up to glibc 2.39, then what the kernel asks for. */
+    unsigned long asked = (getauxval(27 /* AT_RSEQ_FEATURE_SIZE */) + 31) & ~31ul;
+    const uint32_t sizes[] = {32, (uint32_t)asked};
+    for (int i = 0; i < 2; i++)
+        if (sizes[i] && TC_SYS(SYS_rseq, area, sizes[i], 1 /* UNREGISTER */, RSEQ_SIG) == 0) {
+            *size = sizes[i];
+            return area;
+        }
+    return NULL; /* tasks on this host run without, as libc does on old kernels */
+}
+
+static void *host_main(void *argument)
+{
+    struct tc_host *host = argument;
+    host->tid = (pid_t)TC_SYS(SYS_gettid);
+    host->tls = tc_thread_pointer();
+    host->altstack_size = (getauxval(AT_MINSIGSTKSZ) + (8 << 10) + 4095) & ~4095ul;
+    /* Above the child's stack: an overflow there ends in the guard page, not in here. */
+    host->altstack = __builtin_alloca(host->altstack_size);
+    void *sample = malloc(2000); /* too large for the thread cache */
+    host->heap = (uintptr_t)sample;
+    free(sample);
+    uint32_t size = 0;
+    host->rseq = give_up_rseq(&size);
+    host->rseq_size = size;
+    host_loop(host);
+    atomic_fetch_sub(&tc_counters.hosts, 1);
+    free(host);
+    return NULL;
+}
+
+/* What a body may use of the stack is what was asked for, or the default of threads (RLIMIT_STACK). */
+static size_t stack_bytes(size_t asked)
+{
+    pthread_attr_t attributes;
+    if (!asked && !pthread_getattr_default_np(&attributes)) {
+        pthread_attr_getstacksize(&attributes, &asked);
+        pthread_attr_destroy(&attributes);
+    }
+    return (asked + GUARD + TC_RESERVE + 4095) & ~4095ul;
+}
+
+/* Starts a thread that is born with all signals blocked but 33. glibc's own mask would leave 32 open. */
+static int thread_new(void *(*body)(void *), void *argument, size_t stack_size)
+{
+    pthread_attr_t attributes;
+    int err = pthread_attr_init(&attributes);
+    if (err) return -err;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setguardsize(&attributes, GUARD);
+    err = pthread_attr_setstacksize(&attributes, stack_size);
+    uint64_t old;
+    tc_block_signals(&old);
+    pthread_t thread;
+    if (!err) err = pthread_create(&thread, &attributes, body, argument);
+    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &old, 0, sizeof old);
+    pthread_attr_destroy(&attributes);
+    return -err;
+}
+
+static int host_new(size_t stack_size, struct tc_host **made)
+{
+    struct tc_host *host = calloc(1, sizeof *host);
+    if (!host) return -ENOMEM;
+    host->pooled = stack_size == 0;
+    host->stack_size = stack_bytes(stack_size);
+    atomic_store(&host->word, TC_BUSY);
+    int err = thread_new(host_main, host, host->stack_size);
+    if (err) {
+        free(host);
+        return err;
+    }
+    atomic_fetch_add(&tc_counters.hosts, 1);
+    while (!atomic_load(&host->ready)) tc_futex_wait(&host->ready, 0, NULL);
+    *made = host;
+    return 0;
+}
+
+void tc_host_wake(struct tc_host *host, uint32_t word)
+{
+    atomic_store(&host->word, word);
+    tc_futex_wake(&host->word);
+}
+
+void tc_host_give_back(struct tc_host *host)
+{
+    if (!pool_put(host)) tc_host_wake(host, TC_QUIT);
+}
+
+/* ---- the keeper ---------------------------------------------------------------------------------------------------- */
+
+enum { KEEPER_NONE, KEEPER_IDLE, KEEPER_BUSY, KEEPER_QUIT };
+static _Atomic uint32_t keeper, make_lock, make_word; /* make_word: 0 free, 1 asked, 2 answered */
+static size_t make_size;
+static int make_error;
+static struct tc_host *make_result;
+static pid_t keeper_tid;
+static PyObject *end_hook; /* called as end_hook(handle, signal) */
+
+static void carry_out_ends(void)
+{
+    PyGILState_STATE lock = PyGILState_Ensure();
+    for (struct tc_task *task; (task = tc_task_first_end_request());) {
+        uint32_t sig = atomic_exchange(&task->signals.end_requested, 0);
+        PyObject *handle = tc_handle_for(task); /* owns a reference to the task, as we do */
+        tc_task_release(task);
+        PyObject *done = handle && end_hook ? PyObject_CallFunction(end_hook, "OI", handle, sig) : NULL;
+        if (!done && PyErr_Occurred()) PyErr_WriteUnraisable(handle);
+        Py_XDECREF(done);
+        Py_XDECREF(handle);
+    }
+    PyGILState_Release(lock);
+}
+
+static void *keeper_main(void *unused)
+{
+    (void)unused;
+    keeper_tid = (pid_t)TC_SYS(SYS_gettid);
+    atomic_store(&keeper, KEEPER_IDLE);
+    tc_futex_wake(&keeper);
+    for (;;) {
+        uint32_t bell = atomic_load(&tc_end_bell), idle = KEEPER_IDLE;
+        if (!atomic_compare_exchange_strong(&keeper, &idle, KEEPER_BUSY)) break; /* told to quit */
+        if (atomic_load(&make_word) == 1) {
+            make_error = host_new(make_size, &make_result);
+            atomic_store(&make_word, 2);
+            tc_futex_wake(&make_word);
+        }
+        struct tc_task *task = tc_task_first_end_request();
+        if (task) {
+            tc_task_release(task);
+            carry_out_ends();
+        }
+        atomic_store(&keeper, KEEPER_IDLE);
+        tc_futex_wait(&tc_end_bell, bell, NULL);
+    }
+    return NULL;
+}
+
+static int keeper_ensure(void)
+{
+    /* With the interpreter lock: nobody else starts one. */
+    if (atomic_load(&keeper) != KEEPER_NONE) return 0;
+    int err = thread_new(keeper_main, NULL, stack_bytes(0));
+    while (!err && atomic_load(&keeper) == KEEPER_NONE) tc_futex_wait(&keeper, KEEPER_NONE, NULL);
+    return err;
+}
+
+static int host_from_keeper(size_t stack_size, struct tc_host **host)
+{
+    int err;
+    Py_BEGIN_ALLOW_THREADS;
+    tc_spin_lock(&make_lock);
+    make_size = stack_size;
+    atomic_store(&make_word, 1);
+    atomic_fetch_add(&tc_end_bell, 1);
+    tc_futex_wake(&tc_end_bell);
+    struct timespec look = {0, 100000000};
+    while (atomic_load(&make_word) != 2 && atomic_load(&keeper) != KEEPER_NONE) tc_futex_wait(&make_word, 1, &look);
+    err = atomic_load(&make_word) == 2 ? make_error : -EAGAIN; /* the creator has just ended its keeper, for a fork */
+    *host = err ? NULL : make_result;
+    atomic_store(&make_word, 0);
+    tc_spin_unlock(&make_lock);
+    Py_END_ALLOW_THREADS;
+    return err;
+}
+
+PyObject *tc_set_end_hook(PyObject *module, PyObject *hook)
+{
+    (void)module;
+    Py_XSETREF(end_hook, Py_NewRef(hook));
+    Py_RETURN_NONE;
+}
+
+/* ---- taking and ending --------------------------------------------------------------------------------------------- */
+
+int tc_host_take(size_t stack_size, struct tc_host **host)
+{
+    int in_task = tc_current_task() != NULL;
+    if (!in_task) {
+        int err = keeper_ensure();
+        if (err) return err;
+    }
+    *host = NULL;
+    if (!stack_size) {
+        tc_spin_lock(&pool_lock);
+        if ((*host = pool)) {
+            pool = pool->next;
+            tc_counters.idle--;
+            atomic_store(&(*host)->word, TC_BUSY);
+        }
+        tc_spin_unlock(&pool_lock);
+    }
+    if (*host) return 0;
+    return in_task ? host_from_keeper(stack_size, host) : host_new(stack_size, host);
+}
+
+/* Until the kernel has forgotten the thread: os.fork() counts the threads of the process in /proc. */
+static void await_end(pid_t tid)
+{
+    struct timespec pause = {0, 50000};
+    for (int i = 0; i < 40000 && TC_SYS(SYS_tgkill, getpid(), tid, 0) != -ESRCH; i++)
+        i < 100 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
+}
+
+PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    if (tc_keep_hosts || tc_current_task()) Py_RETURN_NONE; /* they are the creator's */
+    pid_t gone[MAX_IDLE + 1];
+    int n = 0;
+    tc_spin_lock(&pool_lock);
+    struct tc_host *idle = pool;
+    pool = NULL;
+    tc_counters.idle = 0;
+    tc_spin_unlock(&pool_lock);
+    for (struct tc_host *host = idle, *next; host; host = next) {
+        next = host->next;
+        gone[n++] = host->tid;
+        tc_host_wake(host, TC_QUIT);
+    }
+    uint32_t word = KEEPER_IDLE;
+    if (atomic_compare_exchange_strong(&keeper, &word, KEEPER_QUIT)) {
+        gone[n++] = keeper_tid;
+        atomic_fetch_add(&tc_end_bell, 1);
+        tc_futex_wake(&tc_end_bell);
+    }
+    Py_BEGIN_ALLOW_THREADS;
+    for (int i = 0; i < n; i++) await_end(gone[i]);
+    Py_END_ALLOW_THREADS;
+    word = KEEPER_QUIT;
+    atomic_compare_exchange_strong(&keeper, &word, KEEPER_NONE);
+    Py_RETURN_NONE;
+}
+
+static void in_forked_child(void)
+{
+    /* None of our threads is here; what they held is nobody's. */
+    pool = NULL;
+    atomic_store(&pool_lock, 0);
+    atomic_store(&keeper, KEEPER_NONE);
+    atomic_store(&make_lock, 0);
+    atomic_store(&make_word, 0);
+    tc_counters.hosts = tc_counters.idle = 0;
+    tc_current = NULL;
+    tc_tasks_after_fork();
+}
+
+int tc_hosts_init(void)
+{
+    int err = pthread_atfork(NULL, NULL, in_forked_child);
+    if (err) tc_raise(err, "pthread_atfork");
+    return err ? -1 : 0;
+}

@@ -1,0 +1,85 @@
+#include "interp.h"
+
+#include <dlfcn.h>
+#include <link.h>
+
+#if PY_VERSION_HEX < 0x030b0000 || PY_VERSION_HEX >= 0x030e0000
+#error "taskclone knows the thread states of CPython 3.11 to 3.13 only"
+#endif
+#ifdef Py_GIL_DISABLED
+#error "taskclone needs a CPython with the interpreter lock: free-threaded builds are not supported"
+#endif
+
+PyThreadState *tc_current_state(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return PyThreadState_GetUnchecked();
+#else
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+
+int tc_main_interpreter(void) { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
+int tc_runtime_range(uintptr_t *low, uintptr_t *high)
+{
+    /* _PyRuntime is exported with its size. From 3.12 the main interpreter, with its lock, lies in it. */
+    void *runtime = dlsym(RTLD_DEFAULT, "_PyRuntime");
+    const ElfW(Sym) *symbol = NULL;
+    Dl_info info;
+    if (!runtime || !dladdr1(runtime, &info, (void **)&symbol, RTLD_DL_SYMENT) || !symbol || !symbol->st_size) return -1;
+    *low = (uintptr_t)runtime;
+    *high = *low + symbol->st_size;
+    return 0;
+}
+
+PyObject *tc_state_stack(PyThreadState *state)
+{
+    PyObject *list = PyList_New(0);
+    PyFrameObject *frame = list ? PyThreadState_GetFrame(state) : NULL;
+    while (frame) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *row = Py_BuildValue("(OiO)", code->co_filename, PyFrame_GetLineNumber(frame), code->co_qualname);
+        Py_DECREF(code);
+        if (!row || PyList_Append(list, row) < 0) Py_CLEAR(list);
+        Py_XDECREF(row);
+        PyFrameObject *back = list ? PyFrame_GetBack(frame) : NULL;
+        Py_DECREF(frame);
+        frame = back;
+    }
+    return list;
+}
+
+void tc_abandon_state(PyThreadState *state)
+{
+    state->exc_info = &state->exc_state; /* may point into a generator or a dead C frame */
+#if PY_VERSION_HEX >= 0x030d0000
+    state->current_frame = NULL;
+#else
+    state->root_cframe.current_frame = NULL;
+    state->cframe = &state->root_cframe; /* was a struct on the dead C stack */
+#endif
+    PyThreadState_Clear(state);
+}
+
+int tc_has_state(unsigned long native_id)
+{
+    for (PyThreadState *s = PyInterpreterState_ThreadHead(PyInterpreterState_Get()); s; s = PyThreadState_Next(s))
+        if (s->native_thread_id == native_id) return 1;
+    return 0;
+}
+
+PyObject *tc_take_exception(void)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback) PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}

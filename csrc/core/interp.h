@@ -1,0 +1,26 @@
+/* Everything that depends on the version of CPython. No other file looks at PY_VERSION_HEX. */
+#ifndef TC_INTERP_H
+#define TC_INTERP_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+
+/* The thread state that is current on this thread (3.11: the one that holds the interpreter lock), or NULL. No libc. */
+PyThreadState *tc_current_state(void);
+/* True in the main interpreter: PyGILState_Ensure(), which starts a body, knows no other. */
+int tc_main_interpreter(void);
+/* Address range of the runtime's own state, with the interpreter lock in it. 0 or -1 (not found). */
+int tc_runtime_range(uintptr_t *low, uintptr_t *high);
+/* The Python stack of a thread state that does not run, as a list of (file, line, function), newest first. */
+PyObject *tc_state_stack(PyThreadState *state);
+/* Releases what a dead task's thread state holds besides its frames. The state itself is never deleted: frame objects
+ * that survive still point into it, and deleting it crashed the creator on 3.11 to 3.13. */
+void tc_abandon_state(PyThreadState *state);
+/* True when the kernel's thread id belongs to a thread state. */
+int tc_has_state(unsigned long native_id);
+/* The exception that is set, normalized and with its traceback; the indicator is cleared. */
+PyObject *tc_take_exception(void);
+
+#endif

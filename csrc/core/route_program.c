@@ -1,0 +1,89 @@
+/* A program: CLONE_VM|CLONE_VFORK, the child setup in C, execve. The calling thread sleeps in the kernel until then, so
+ * the child may use its thread-local storage; it does not. */
+#include "route_program.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "spec.h"
+#include "sys.h"
+#include "wait.h"
+
+enum { STACK = 64 << 10 };
+
+static void run_program(void *argument)
+{
+    tc_run_steps(argument, tc_program_steps);
+    tc_exit_task(127); /* a step failed; the report says which */
+}
+
+/* The task, or a failed step in the report. */
+static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
+{
+    char *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) {
+        tc_report_failure(spec->report, TC_STEP_STACK, errno);
+        return;
+    }
+    struct clone_args args;
+    tc_clone_args(spec, &args, pidfd, pid);
+    args.stack = (uint64_t)(uintptr_t)stack;
+    args.stack_size = STACK;
+    /* A handler of the creator must not run in the child, whose memory is the creator's. */
+    tc_block_signals(&spec->sigmask);
+    long tid = tc_clone3(&args, sizeof args, run_program, spec);
+    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &spec->sigmask, 0, sizeof spec->sigmask);
+    if (tid < 0) tc_report_failure(spec->report, TC_STEP_CLONE3, (int)-tid);
+    munmap(stack, STACK);
+    int err;
+    if (!tc_report_failed(spec->report, &err)) return;
+    if (tid > 0) {
+        struct tc_status gone = {0};
+        while (tc_waitid(P_PIDFD, *pidfd, WEXITED | __WALL, &gone) == -EINTR) {}
+        close(*pidfd);
+    }
+}
+
+PyObject *tc_program_start(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *paths, *argv, *environment;
+    struct tc_report report = {0};
+    struct tc_spec spec = {.report = &report};
+    unsigned long long flags;
+    int exit_signal;
+    if (!PyArg_ParseTuple(args, "OOOO&(iii)Ki:program_start", &paths, &argv, &environment, tc_bytes_or_none,
+                          &spec.cwd, &spec.streams[0],
+                          &spec.streams[1], &spec.streams[2], &flags, &exit_signal))
+        return NULL;
+    spec.flags = flags | CLONE_VM | CLONE_VFORK;
+    if (!(flags & CLONE_SIGHAND)) spec.flags |= CLONE_CLEAR_SIGHAND;
+    spec.exit_signal = (uint64_t)exit_signal;
+
+    PyObject *result = NULL;
+    const char **c_argv = NULL, **c_environment = NULL;
+    const char **c_paths = tc_strings(paths, "paths must be a sequence of bytes");
+    if (c_paths) c_argv = tc_strings(argv, "argv must be a sequence of bytes");
+    if (c_argv && environment != Py_None)
+        c_environment = tc_strings(environment, "environment must be a sequence of bytes");
+    if (c_argv && (environment == Py_None || c_environment)) {
+        spec.paths = c_paths;
+        spec.argv = (char *const *)c_argv;
+        spec.envp = c_environment ? (char *const *)c_environment : environ;
+        pid_t pid = 0;
+        int pidfd = -1, err;
+        Py_BEGIN_ALLOW_THREADS;
+        start(&spec, &pid, &pidfd);
+        Py_END_ALLOW_THREADS;
+        enum tc_step step = tc_report_failed(&report, &err);
+        result = step ? tc_raise_step(step, err) : Py_BuildValue("(iiK)", pid, pidfd, (unsigned long long)spec.flags);
+    }
+    PyMem_Free(c_environment);
+    PyMem_Free(c_argv);
+    PyMem_Free(c_paths);
+    return result;
+}

@@ -1,0 +1,135 @@
+/* A task that shares memory: its record, and the host that lends it thread-local storage.
+ *
+ * The task owns the host's TLS from its first instruction until the kernel has run mm_release() for it. Nobody else may
+ * touch that TLS meanwhile: no libc call, no errno, no signal handler in the host. Every system call of a host is raw.
+ *
+ *   route_shared.c  start: the child's main function, hosted and in place
+ *   host.c          host threads, the pool of parked ones, the keeper
+ *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
+ *   ending.c        one look at a task that shall end
+ *   threads.c       the guard of _thread.start_new_thread
+ *   handle.c        the Python object
+ */
+#ifndef TC_SHARED_H
+#define TC_SHARED_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "child.h"
+#include "wait.h"
+
+/* Values of tc_task.state, which is a futex word and only grows. */
+enum { TC_NEW, TC_STARTED, TC_DONE, TC_ENDED }; /* DONE: the outcome is there; ENDED: dead, and recovered from */
+
+struct tc_host;
+
+struct tc_task {
+    struct tc_signals signals; /* what the task's TLS points to: first, so that a cast gives the task */
+    struct tc_report report;
+    struct tc_spec spec;
+    char name[16];
+    struct tc_host *host;
+    struct tc_task *next, *previous; /* list of those not ENDED */
+    struct tc_task *grave;           /* list of those that the creator may free */
+    _Atomic uint32_t state, waiters;
+    _Atomic uint32_t threads; /* futex: Python threads of the task's own that still run */
+    _Atomic uint32_t clean;   /* the body ended and gave its thread state back */
+    _Atomic int references;   /* Python handles, host */
+    pid_t pid;
+    int pidfd;
+    int in_place, may_thread, daemon;
+    /* known_place: ended by us where it can hold no lock of libc or the interpreter */
+    _Atomic int known_place, killed;
+    struct tc_status status;
+    int exit_code;
+    int malloc_stuck;
+    /* guarded by the interpreter lock */
+    int handles;
+    int cancelled;        /* end asked for before the body began: it never runs */
+    int interrupted;      /* an asynchronous exception was set */
+    PyThreadState *ts;    /* while the body runs */
+    PyThreadState *dead;  /* after an abnormal death, until it has been abandoned */
+    unsigned long ident;  /* threading.get_ident() of the body */
+    PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel;
+};
+
+/* Values of tc_host.word, a futex word. */
+enum { TC_PARKED, TC_BUSY, TC_GO, TC_RECOVER, TC_QUIT };
+
+struct tc_host {
+    _Atomic uint32_t word, ready;
+    struct tc_task *task;
+    struct tc_host *next;
+    pid_t tid;
+    char *stack, *top; /* of the child: below the probe's stack and the host's own frames */
+    char *probe_top;
+    void *tls, *rseq, *altstack;
+    uint32_t rseq_size;
+    size_t stack_size;
+    uintptr_t heap; /* where malloc serves this thread from: an address in its arena */
+    size_t altstack_size;
+    int pooled;
+};
+
+/* Bytes between the child's stack and the host's frames: the upper half is the host's, the lower the probe's. So what
+ * the dead left on its stack (3.11 and 3.12 keep the chain of frames there) is still there for the post-mortem. */
+enum { TC_RESERVE = 256 << 10 };
+
+struct tc_counters {
+    _Atomic int hosts, idle, retired, abandoned, malloc_deaths;
+};
+extern struct tc_counters tc_counters;
+
+/* host.c */
+int tc_host_take(size_t stack_size, struct tc_host **host); /* 0 or -errno; with the interpreter lock */
+void tc_host_give_back(struct tc_host *host);               /* one that was taken and not used */
+void tc_host_wake(struct tc_host *host, uint32_t word);
+int tc_hosts_init(void);
+PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle ones and the keeper, and waits */
+PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
+extern _Atomic uint32_t tc_end_bell;
+extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
+
+/* route_shared.c */
+void tc_run_hosted(struct tc_host *host, struct tc_task *task);
+void tc_task_list(struct tc_task *task);
+void tc_task_unlist(struct tc_task *task);
+struct tc_task *tc_task_first_end_request(void); /* with a reference */
+/* The one listed behind `task` (NULL: the first), with a reference; gives the reference to `task` back. */
+struct tc_task *tc_task_after(struct tc_task *task);
+void tc_task_publish(struct tc_task *task, uint32_t state);
+void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
+void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
+int tc_task_start(struct tc_task *task, size_t stack_size);
+void tc_tasks_after_fork(void);
+void tc_spin_lock(_Atomic uint32_t *lock);
+void tc_spin_unlock(_Atomic uint32_t *lock);
+
+/* death.c */
+void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */
+void tc_post_mortem(struct tc_task *task);                   /* with the interpreter lock, on any thread */
+int tc_malloc_limit(void);
+int tc_death_init(void);
+int tc_in_libc(uintptr_t pc, int or_python);
+
+/* ending.c */
+PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user);
+
+/* threads.c */
+int tc_guard_threads(void);
+void tc_join_threads(struct tc_task *task);
+struct tc_task *tc_current_task(void);
+
+/* handle.c */
+int tc_shared_ready(PyObject *module);
+void tc_handles_after_fork(void);
+void tc_close_pidfd(struct tc_task *task); /* and takes the zombie of a task with an exit signal */
+PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
+PyObject *tc_handle_for(struct tc_task *task);
+PyObject *tc_shared_start(PyObject *module, PyObject *args);
+PyObject *tc_shared_live(PyObject *module, PyObject *unused);
+PyObject *tc_shared_stats(PyObject *module, PyObject *unused);
+PyObject *tc_in_task(PyObject *module, PyObject *unused);
+
+#endif

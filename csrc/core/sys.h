@@ -1,0 +1,35 @@
+/* Raw system calls for code that must not touch libc's thread-local storage (errno lives there):
+ * whatever runs in a child before its body, and in a host while its task lives.
+ * Each returns the kernel's answer: a value, or -errno. */
+#ifndef TC_SYS_H
+#define TC_SYS_H
+
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "arch.h"
+
+#define TC_SYS(nr, ...) TC_SYS_(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+#define TC_SYS_(nr, a, b, c, d, e, f, ...) \
+    tc_syscall6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+/* Starts fn(arg) on the stack that args names; fn must not return. The creator gets the new task's id or -errno. */
+long tc_clone3(struct clone_args *args, size_t size, void (*fn)(void *), void *arg);
+
+/* Shared futexes, never FUTEX_PRIVATE_FLAG: a word may lie in memory that two processes map, and the kernel's own
+ * wake for CLONE_CHILD_CLEARTID is a shared one; shared and private waiters of one address do not see each other. */
+static inline long tc_futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *timeout)
+{
+    return TC_SYS(SYS_futex, word, FUTEX_WAIT, value, timeout);
+}
+static inline long tc_futex_wake(_Atomic uint32_t *word)
+{
+    return TC_SYS(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
+}
+
+#endif

@@ -1,0 +1,58 @@
+"""Start a Python function or a program at any point between process and thread, by what it shares.
+
+The layout; a file imports only from what stands further up, which tests/contracts/test_layers.py keeps so:
+
+    errors      the exceptions
+    flags       the table of CLONE_* flags, and the presets
+    rule rules  which sets of flags the kernel refuses
+    explain     what a flag or a set means, in text
+    childsetup  what is done in the child before its body, as data
+    plan        flags and everything else that describes a start
+    outcome     exit status, results, exceptions
+    task        the handle of one task
+    routes/     the ways to carry a start out, one file each
+    launch      clone() and call()
+    bench/      what a launch costs; report/ draws it
+    cli/        the command
+
+    _core       the C extension (csrc/core in the source tree)
+"""
+
+from taskclone.childsetup import ChildSetup
+from taskclone.errors import (
+    FlagError,
+    OutcomeError,
+    StartError,
+    TaskDied,
+    TaskError,
+    TaskTerminated,
+    UnsupportedOperation,
+)
+from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags
+from taskclone.launch import call, clone, stats
+from taskclone.outcome import ExitStatus
+from taskclone.plan import Plan
+from taskclone.task import Task
+
+__all__ = [
+    "PROCESS",
+    "SHARED",
+    "THREAD",
+    "ChildSetup",
+    "CloneFlags",
+    "ExitStatus",
+    "FlagError",
+    "OutcomeError",
+    "Plan",
+    "StartError",
+    "Task",
+    "TaskDied",
+    "TaskError",
+    "TaskTerminated",
+    "UnsupportedOperation",
+    "call",
+    "clone",
+    "stats",
+]
+
+__version__ = "0.1.0"

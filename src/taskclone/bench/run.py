@@ -1,0 +1,232 @@
+"""The conductor: which worker runs when, and what comes back.
+
+A run is a number of rounds. In each, every series has a fresh process of its own for its share of the launches, one
+process after the other; then one more measures the series that are compared together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from statistics import median
+from typing import Any
+
+from taskclone import _core
+from taskclone.bench.results import ALONE, TOGETHER, Fact, Point, PointRun, Results
+from taskclone.bench.series import Case
+from taskclone.bench.worker import Request
+
+__all__ = ["Estimate", "Options", "Outcome", "estimate", "run", "step_count"]
+
+MEMCPY_SIZES = (64 * 1024, 2 * 1024 * 1024)
+LOOP_LARGEST_MB = 8
+LOOP_LAUNCHES = 2000
+LOOP_KINDS = ("fork", "thread")
+GRACE_SECONDS = 60
+FORK_GUESS_US = 250.0
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """``count`` launches a point or ``seconds``, whichever comes first, spread over ``rounds``.
+
+    ``cpu`` None: not pinned. ``loop`` is a compiled csrc/testing/launch_loop.c, run beside the C series.
+    """
+
+    heaps: tuple[int, ...]
+    count: int
+    seconds: float
+    rounds: int
+    cpu: int | None
+    loop: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``failures`` names each series that could not be measured, and why."""
+
+    results: Results
+    failures: tuple[str, ...]
+
+
+class WorkerError(Exception):
+    """A measuring process failed; the message is what it said last."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds; ``scale`` is how much slower than the guesses this machine starts a process."""
+
+    likely: float
+    most: float
+    scale: float
+
+
+def estimate(case: Case, options: Options) -> Estimate:
+    """How long a run takes, from rough costs and a short try of this machine."""
+    scale = max(0.25, median(array("Q", _core.bare_run("fork", 50, 1.0)[1])) / 1e3 / FORK_GUESS_US)
+
+    def point_seconds(keys: tuple[str, ...], heap: int) -> float:
+        costs = [case.find(key).cost_us for key in keys]
+        launch = sum(base + per_mb * heap for base, per_mb in costs) * scale / 1e6
+        return min(options.seconds, options.count * launch)
+
+    groups = [(series.key,) for series in case.series] + ([case.together] if case.together else [])
+    overhead = 0.3 * scale * options.rounds * len(groups)
+    likely = sum(point_seconds(keys, heap) for keys in groups for heap in options.heaps)
+    return Estimate(likely + overhead, len(groups) * len(options.heaps) * options.seconds + overhead, scale)
+
+
+def step_count(case: Case, options: Options) -> int:
+    """How often ``run`` calls ``on_step``."""
+    a_round = len(case.series) + bool(case.together) + bool(options.loop)
+    return options.rounds * a_round
+
+
+def run(case: Case, options: Options, host: dict[str, Fact], on_step: OnStep) -> Outcome:
+    """Measure; ``on_step`` is told what has been measured. A series that fails is left out and named."""
+    collected = _Collected()
+    program = _find_program()
+    if program is None and any(series.bare for series in case.series):
+        collected.note("bare_program is not installed: the C series ran inside Python, whose memory a fork copies too")
+    failed: dict[str, str] = {}
+    for number in range(options.rounds):
+        for text, group, request in _round(case, options, program, number):
+            if text not in failed:
+                try:
+                    for event in _events(request):
+                        collected.take(event, group, request.series)
+                except WorkerError as error:
+                    failed[text] = f"{text}: {error}"
+            on_step(f"round {number + 1} of {options.rounds}: {text}")
+        if options.loop:
+            collected.take_loop(options)
+            on_step(f"round {number + 1} of {options.rounds}: launch_loop")
+    for failure in failed.values():
+        collected.note(f"not measured: {failure}")
+    return Outcome(collected.results(case, options, host), tuple(failed.values()))
+
+
+def _round(case: Case, options: Options, program: str | None, number: int) -> Iterator[tuple[str, str, Request]]:
+    """(what, group, request) of the workers of round ``number``."""
+    count = options.count // options.rounds + (number < options.count % options.rounds)
+    seconds = options.seconds / options.rounds
+
+    def request(keys: tuple[str, ...], memcpy: tuple[int, ...] = ()) -> Request:
+        alone = program if len(keys) == 1 else None
+        return Request(case.name, keys, options.heaps, count, seconds, options.cpu, alone, memcpy)
+
+    for series in case.series:
+        yield series.label, ALONE, request((series.key,))
+    if case.together:
+        yield "all in turn", TOGETHER, request(case.together, MEMCPY_SIZES)
+
+
+def _find_program() -> str | None:
+    path = str(resources.files("taskclone.bench").joinpath("bare_program"))
+    return path if os.access(path, os.X_OK) else None
+
+
+def _events(request: Request) -> Iterator[dict[str, Any]]:
+    """Start a worker and yield its answers; WorkerError when it fails or takes far too long."""
+    limit = GRACE_SECONDS + len(request.heaps) * (request.seconds + 5) * 2
+    argv = [sys.executable, "-P", "-m", "taskclone.bench.worker", json.dumps(request._asdict())]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True) as worker,
+    ):
+        watchdog = threading.Timer(limit, worker.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            assert worker.stdout is not None
+            for line in worker.stdout:
+                yield json.loads(line)
+            code = worker.wait()
+        finally:
+            late = not watchdog.is_alive()
+            watchdog.cancel()
+            worker.kill()
+        if late:
+            raise WorkerError(f"not done after {limit:.0f} s")
+        if code:
+            errors.seek(0)
+            said = [line.strip() for line in errors if line.strip()]
+            raise WorkerError(f"{said[-1] if said else 'no word'} (exit status {code})")
+
+
+class _Collected:
+    """What the workers have said so far."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, str, int], list[PointRun]] = {}
+        self._memcpy: dict[int, list[int]] = {}
+        self._loop: dict[tuple[str, int], list[int]] = {}
+        self._notes: dict[str, None] = {}
+
+    def note(self, text: str) -> None:
+        self._notes[" ".join(text.split())] = None
+
+    def take(self, event: dict[str, Any], group: str, series: tuple[str, ...]) -> None:
+        match event["event"]:
+            case "note":
+                self.note(event["text"])
+            case "memcpy":
+                self._memcpy.setdefault(event["size"], []).extend(event["ns"])
+            case "point":
+                run = PointRun(
+                    tuple(event["start_ns"]),
+                    tuple(event["total_ns"]),
+                    event["vmpte_kb"],
+                    event["vmrss_kb"],
+                    event["huge_kb"],
+                )
+                key = event.get("series", series[0])
+                self._runs.setdefault((group, key, event["heap_mb"]), []).append(run)
+
+    def take_loop(self, options: Options) -> None:
+        """Run the independent C loop at the small heaps."""
+        for heap in options.heaps:
+            if heap > LOOP_LARGEST_MB:
+                continue
+            for kind in LOOP_KINDS:
+                value = _run_loop(options, kind, heap)
+                self._loop.setdefault((kind, heap), []).append(value)
+
+    def results(self, case: Case, options: Options, host: dict[str, Fact]) -> Results:
+        return Results(
+            case=case.name,
+            host=host,
+            count=options.count,
+            seconds=options.seconds,
+            points=tuple(self._points(case)),
+            memcpy={size: tuple(values) for size, values in self._memcpy.items()},
+            loop={key: tuple(values) for key, values in self._loop.items()},
+            notes=tuple(self._notes),
+        )
+
+    def _points(self, case: Case) -> Iterator[Point]:
+        for (group, key, heap), runs in sorted(self._runs.items(), key=lambda item: item[0][0] != ALONE):
+            series = case.find(key)
+            yield Point(key, series.label, series.language, series.route, group, heap, tuple(runs))
+
+
+def _run_loop(options: Options, kind: str, heap: int) -> int:
+    """The median that launch_loop prints, in ns."""
+    assert options.loop is not None
+    pin = [] if options.cpu is None else ["--cpu", str(options.cpu)]
+    count = min(LOOP_LAUNCHES, options.count)
+    argv = [options.loop, *pin, kind, str(heap), str(count)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    fields = dict(field.split("=", 1) for field in done.stdout.split() if "=" in field)
+    return int(fields["median_ns"])

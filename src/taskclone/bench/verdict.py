@@ -1,0 +1,198 @@
+"""What the results say, in sentences, and against the bars that taskclone sets itself. Computed; nothing is rounded
+in favour of anybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from taskclone.bench.results import ALONE, TOGETHER, Point, Results
+from taskclone.bench.stats import fit_line
+
+__all__ = ["Bar", "Verdict", "judge"]
+
+ARTICLE_HEAP_MB = 2
+ARTICLE_RATIO = 6.3
+FLAT_HEAP_MB = 1024
+UNSTEADY = 0.5
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something to reach: ``measured`` must not exceed ``limit``. None: it was not measured."""
+
+    name: str
+    measured: float | None
+    limit: float
+    unit: str
+    detail: str
+
+    @property
+    def state(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        return "reached" if self.measured <= self.limit else "missed"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    sentences: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    warnings: tuple[str, ...]
+
+
+def judge(results: Results) -> Verdict:
+    said = (_ratio(results), _slopes(results), _page_tables(results), _not_copied(results))
+    bars = (
+        _same_as_loop(results),
+        _flat(results, "in_place", "shared in place"),
+        _flat(results, "shared", "shared"),
+        _beside(results, "in_place", "py_thread", "shared in place / threading.Thread, with result", 1.0),
+        _beside(results, "copied", "py_fork", "copied / os.fork + _exit + waitpid, with result", 1.15),
+    )
+    return Verdict(tuple(sentence for sentence in said if sentence), bars, tuple(_warnings(results)))
+
+
+# Sentences
+
+
+def _ratio(results: Results) -> str:
+    ratios = _fork_to_thread(results)
+    if not ratios:
+        return ""
+    heap = _article_heap(ratios)
+    fork, thread = (results.point(key, heap) for key in ("c_fork", "c_pthread"))
+    assert fork is not None
+    assert thread is not None
+    return (
+        f"In C, with {heap} MB of touched heap, starting a process takes {ratios[heap]:.1f} times as long as starting "
+        f"a thread: {_us(fork.start.median)} against {_us(thread.start.median)} us "
+        f"(the article, at {ARTICLE_HEAP_MB} MB: {ARTICLE_RATIO} times)."
+    )
+
+
+def _slopes(results: Results) -> str:
+    parts = []
+    for key in ("c_fork", "c_pthread"):
+        curve = results.curve(key)
+        if len(curve) >= 2:
+            parts.append(f"{curve[0].label} {_slope_us(curve):.3f}")
+    if not parts:
+        return ""
+    return f"Microseconds that each MB of touched heap adds to a start: {', '.join(parts)}."
+
+
+def _page_tables(results: Results) -> str:
+    curve = results.curve("c_fork")
+    if not curve:
+        return ""
+    points = ", ".join(f"{point.vmpte_kb} at {point.heap_mb} MB" for point in curve)
+    return f"Page tables of the process that forks (VmPTE), in kB: {points} (the article: tens of kB)."
+
+
+def _not_copied(results: Results) -> str:
+    curve, copy = results.curve("c_fork"), results.memcpy.get(2 << 20)
+    if len(curve) < 2 or not copy:
+        return ""
+    added, copied = _slope_us(curve), median(copy) / 1e3 / 2
+    small = results.memcpy.get(64 << 10)
+    beside = f" and 64 KiB take {_us(median(small))} us" if small else ""
+    told = f"memcpy of 2 MiB takes {_us(median(copy))} us here{beside}: {copied:.1f} us for each MB"
+    page_ns = added * 1000 / 256
+    if added < copied:
+        return (
+            f"The heap cannot have been copied: {told}, and fork pays only {added:.1f}. It is work on the page tables, "
+            f"{page_ns:.0f} ns for each page of 4 KiB."
+        )
+    return (
+        f"These figures alone do not show that the heap was not copied: {told}, and fork pays {added:.1f} "
+        f"({page_ns:.0f} ns for each page of 4 KiB)."
+    )
+
+
+# Bars
+
+
+def _same_as_loop(results: Results) -> Bar:
+    name = "fork/thread in C, apart from the independent C loop"
+    ours = _fork_to_thread(results)
+    apart: dict[int, float] = {}
+    details = []
+    for heap, ratio in ours.items():
+        fork, thread = (results.loop.get((kind, heap)) for kind in ("fork", "thread"))
+        if fork and thread:
+            theirs = median(fork) / median(thread)
+            apart[heap] = abs(ratio / theirs - 1) * 100
+            details.append(f"{heap} MB: {ratio:.2f} and {theirs:.2f}")
+    if not apart:
+        shown = ", ".join(f"{heap} MB: {ratio:.2f}" for heap, ratio in ours.items())
+        return Bar(name, None, 15, "%", f"give --loop to compare; here {shown or 'nothing was measured'}")
+    return Bar(name, max(apart.values()), 15, "%", "; ".join(details))
+
+
+def _flat(results: Results, key: str, label: str) -> Bar:
+    curve = results.curve(key)
+    if len(curve) < 2:
+        return Bar(f"{label}: largest heap / smallest", None, 1.25, "x", "needs two heaps")
+    small, large = curve[0], curve[-1]
+    start = large.start.median / small.start.median
+    total = large.total.median / small.total.median
+    detail = f"start {start:.2f}x, with result {total:.2f}x"
+    if large.heap_mb < FLAT_HEAP_MB:
+        detail += f"; the bar is meant for 1 GB: --heap 0,{FLAT_HEAP_MB}"
+    return Bar(f"{label}: {large.heap_mb} MB / {small.heap_mb} MB of heap", max(start, total), 1.25, "x", detail)
+
+
+def _beside(results: Results, ours: str, theirs: str, name: str, limit: float) -> Bar:
+    """The worst ratio of medians over all heaps, both in one process."""
+    ratios = {}
+    for point in results.curve(ours, TOGETHER):
+        rival = results.point(theirs, point.heap_mb, TOGETHER)
+        if rival:
+            ratios[point.heap_mb] = point.total.median / rival.total.median
+    if not ratios:
+        return Bar(name, None, limit, "x", "not in these results")
+    detail = ", ".join(f"{ratio:.2f} at {heap} MB" for heap, ratio in ratios.items())
+    return Bar(name, max(ratios.values()), limit, "x", detail)
+
+
+# Small things
+
+
+def _fork_to_thread(results: Results) -> dict[int, float]:
+    """Start of fork / start of pthread_create in C, medians, by heap."""
+    ratios = {}
+    for fork in results.curve("c_fork"):
+        thread = results.point("c_pthread", fork.heap_mb)
+        if thread:
+            ratios[fork.heap_mb] = fork.start.median / thread.start.median
+    return ratios
+
+
+def _article_heap(ratios: dict[int, float]) -> int:
+    return min(ratios, key=lambda heap: (abs(heap - ARTICLE_HEAP_MB), heap))
+
+
+def _slope_us(curve: list[Point]) -> float:
+    return fit_line([point.heap_mb for point in curve], [point.start.median / 1e3 for point in curve]).slope
+
+
+def _us(ns: float) -> str:
+    us = ns / 1e3
+    return f"{us:.1f}" if us < 100 else f"{us:.0f}"
+
+
+def _warnings(results: Results) -> list[str]:
+    """Instability and spoilt conditions, said aloud."""
+    warnings = list(results.notes)
+    load = results.host.get("load_avg_1min", 0.0)
+    if isinstance(load, float) and load > 0.5:
+        warnings.append(f"the machine was not quiet: load average {load:.1f} before the run")
+    huge = sorted({point.label for point in results.points if point.huge_kb > 0})
+    if huge:
+        warnings.append(f"huge pages were in use: {', '.join(huge)}")
+    alone = [point for point in results.points if point.group == ALONE]
+    unsteady = [f"{point.label} at {point.heap_mb} MB" for point in alone if point.start.spread > UNSTEADY]
+    if unsteady:
+        warnings.append(f"unsteady (the middle half is more than {UNSTEADY:.0%} apart): {', '.join(unsteady)}")
+    return warnings

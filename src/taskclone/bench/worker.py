@@ -1,0 +1,113 @@
+"""The process that measures. ``python -m taskclone.bench.worker REQUEST``; only ``run.py`` starts it.
+
+REQUEST is a ``Request`` as JSON. The answers are lines of JSON on stdout: notes, memcpy times and points. Whatever
+a body prints goes to stderr. A few launches of each series are made and forgotten first (modules load, hosts park).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from array import array
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any, NamedTuple, TextIO
+
+from taskclone import _core
+from taskclone.bench.cases import find
+from taskclone.bench.memory import Heap, forbid_huge_pages, memory_facts
+from taskclone.bench.series import Case, Measure, Samples
+
+__all__ = ["Request", "main"]
+
+CHUNK = 20
+WARM_UP = 3
+MEMCPY_REPEATS = 200
+
+
+class Request(NamedTuple):
+    """What one worker does: all ``series`` in turn, at every heap. ``program`` is the C program, for one C series."""
+
+    case: str
+    series: tuple[str, ...]
+    heaps: tuple[int, ...]
+    count: int
+    seconds: float
+    cpu: int | None
+    program: str | None = None
+    memcpy: tuple[int, ...] = ()
+
+
+def main(argv: list[str]) -> int:
+    request = Request(**json.loads(argv[1]))
+    if request.cpu is not None:
+        os.sched_setaffinity(0, {request.cpu})
+    with os.fdopen(os.dup(1), "w") as answers:
+        try:
+            forbid_huge_pages()
+        except OSError as error:
+            _answer(answers, event="note", text=f"huge pages could not be forbidden: {error}")
+        case = find(request.case)
+        kind = case.find(request.series[0]).bare if len(request.series) == 1 else None
+        if kind and request.program:
+            _become_program(request.program, kind, request)
+        os.dup2(2, 1)
+        _measure_memcpy(request.memcpy, answers)
+        if request.series:
+            _measure_series(case, request, answers)
+    return 0
+
+
+def _become_program(program: str, kind: str, request: Request) -> None:
+    heaps = [str(heap) for heap in request.heaps]
+    os.execv(program, [program, kind, str(request.count), repr(request.seconds), *heaps])
+
+
+def _answer(answers: TextIO, **event: Any) -> None:
+    answers.write(json.dumps(event) + "\n")
+    answers.flush()
+
+
+def _measure_memcpy(sizes: Iterable[int], answers: TextIO) -> None:
+    for size in sizes:
+        values = array("Q", _core.bare_memcpy(size, MEMCPY_REPEATS))
+        _answer(answers, event="memcpy", size=size, ns=values.tolist())
+
+
+def _measure_series(case: Case, request: Request, answers: TextIO) -> None:
+    measures = {key: case.find(key).measure for key in request.series}
+    for measure in measures.values():
+        measure(WARM_UP, request.seconds)
+    heap = Heap()
+    for megabytes in request.heaps:
+        heap.grow_to(megabytes)
+        memory = memory_facts()
+        for key, samples in _in_turn(measures, request.count, request.seconds).items():
+            values = {name: value.tolist() for name, value in samples._asdict().items()}
+            _answer(answers, event="point", series=key, heap_mb=megabytes, **memory._asdict(), **values)
+
+
+def _in_turn(measures: dict[str, Measure], count: int, seconds: float) -> dict[str, Samples]:
+    """All of them at one heap: ``count`` launches each, or as many as fit into ``seconds`` for all together.
+
+    A few launches each, then the next: so that each has warm caches and parked hosts of its own (a fork ends the
+    idle hosts), and a slow second falls on all.
+    """
+    done = {key: Samples(array("Q"), array("Q")) for key in measures}
+    chunk = CHUNK if len(measures) > 1 else count
+    deadline = monotonic() + seconds
+    left = seconds
+    for first in range(0, count, chunk):
+        for key, measure in measures.items():
+            some = measure(min(chunk, count - first), max(left, 0.001))
+            done[key].start_ns.extend(some.start_ns)
+            done[key].total_ns.extend(some.total_ns)
+            left = deadline - monotonic()
+        if left <= 0:
+            break
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,165 @@
+"""The exceptions of taskclone; ``TaskError`` is their root.
+
+Every one of them can be pickled: an error often has to cross from a task to its creator.
+A timeout is the builtin ``TimeoutError``.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+import signal as _signal
+import traceback
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskclone.outcome import ExitStatus
+
+__all__ = [
+    "FlagError",
+    "OutcomeError",
+    "StartError",
+    "TaskDied",
+    "TaskError",
+    "TaskTerminated",
+    "UnsupportedOperation",
+]
+
+
+class TaskError(Exception):
+    """Root of everything that taskclone raises on its own account."""
+
+
+class UnsupportedOperation(TaskError):
+    """A legal request that this route, kernel or version of taskclone does not carry."""
+
+
+class FlagError(TaskError, OSError):
+    """The set of flags is one that the kernel refuses; nothing was started.
+
+    ``errno`` is the one that the kernel would give, ``rule`` the identifier of the rule in
+    ``taskclone.rules``, and the message says the rule in words (clone(2), unshare(2)).
+    """
+
+    def __init__(self, number: int, message: str, rule: str = "") -> None:
+        super().__init__(number, message)
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errno, self.strerror, self.rule)
+
+
+class StartError(TaskError, OSError):
+    """The task was not started: a system call or a step of the child setup failed.
+
+    ``step`` names what failed ("clone3", "chdir", "execve", ...), ``errno`` says how;
+    the creator has already reaped whatever had been made. The body never ran.
+    """
+
+    def __init__(self, number: int, step: str, advice: str = "", filename: str | None = None) -> None:
+        text = f"{step}: {os.strerror(number)}"
+        if advice:
+            text += f"; {advice}"
+        if filename is None:
+            super().__init__(number, text)
+        else:
+            super().__init__(number, text, filename)
+        self.step = step
+        self.advice = advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errno or _errno.EINVAL, self.step, self.advice, self.filename)
+
+
+class OutcomeError(TaskError):
+    """An argument, a result or an exception could not be pickled or unpickled."""
+
+
+class TaskTerminated(SystemExit):
+    """Raised *inside* a body by ``Task.terminate()`` and ``Task.kill()``: let it pass.
+
+    A subclass of SystemExit, so that ``except Exception`` does not hold it up and ``finally``
+    blocks run. Its exit status is 143, what a shell shows for SIGTERM.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(args or (128 + _signal.SIGTERM,)))
+
+
+class TaskDied(TaskError):
+    """The task ended without an outcome: by a signal, by ``exit``, or by being ended.
+
+    Attributes:
+        status: the ``ExitStatus``; ``code``, ``signal`` and ``rusage`` are taken from it.
+        stack: the Python stack at the death, oldest call first (``traceback.StackSummary``);
+            empty where it could not be read (copied memory, a program).
+        address: the address of a memory fault, else None.
+        damage: what the death left behind in shared memory, as far as it can be known.
+            ``("malloc",)``: an arena of malloc stays locked.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: ExitStatus | None = None,
+        stack: traceback.StackSummary | None = None,
+        address: int | None = None,
+        damage: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, status, stack, address, damage)
+        self.message = message
+        self.status = status
+        self.stack = stack if stack is not None else traceback.StackSummary()
+        self.address = address
+        self.damage = damage
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or None when a signal ended the task."""
+        return self.status.code if self.status else None
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended the task, or None."""
+        return self.status.signal if self.status else None
+
+    @property
+    def rusage(self) -> Any:
+        """Resources used (``resource.struct_rusage``), or None when they are lost."""
+        return self.status.rusage if self.status else None
+
+    def __str__(self) -> str:
+        text = self.message
+        if self.stack:
+            text += "\nPython stack of the task (most recent call last):\n"
+            text += "".join(self.stack.format()).rstrip("\n")
+        if self.damage:
+            text += f"\nleft behind: {', '.join(self.damage)}"
+        return text
+
+
+_ADVICE: dict[tuple[str, int], str] = {
+    ("clone3", _errno.ENOSYS): "clone3 is missing or filtered here (Linux before 5.3, or a container's seccomp profile)",
+    ("clone3", _errno.EPERM): "namespaces other than user need CAP_SYS_ADMIN: add NEWUSER to the flags",
+    ("clone3", _errno.EAGAIN): "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max",
+    ("clone3", _errno.ENOSPC): "the limit of nested namespaces is reached: see user.max_*_namespaces",
+    ("clone3", _errno.EINVAL): "this kernel does not know one of the flags, or refuses their combination",
+    ("fork", _errno.EAGAIN): "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max",
+    ("fork", _errno.ENOMEM): "the kernel will not promise memory for the copy: see vm.overcommit_memory",
+    ("host", _errno.EAGAIN): "no thread could be made: see RLIMIT_NPROC, pids.max and kernel.threads-max",
+    ("pidfd_open", _errno.EMFILE): "too many open files: see RLIMIT_NOFILE",
+    ("clone3", _errno.EMFILE): "too many open files: see RLIMIT_NOFILE",
+    ("execve", _errno.ENOENT): "no such program on PATH, or its interpreter (the #! line) is missing",
+    ("execve", _errno.EACCES): "the file is not executable, or lies on a noexec mount",
+    ("execve", _errno.ENOEXEC): "not a program: a script needs a #! line",
+    ("execve", _errno.E2BIG): "arguments and environment together are too long",
+    ("chdir", _errno.ENOENT): "the working directory is not there",
+    ("chdir", _errno.ENOTDIR): "the working directory is not a directory",
+    ("parent_death", _errno.ESRCH): "the creator ended while the task started",
+    ("streams", _errno.EBADF): "a descriptor given as stdin, stdout or stderr is not open",
+}
+
+
+def start_error(number: int, step: str) -> StartError:
+    """The StartError for a failed step, with the likely cause and cure where they are known."""
+    return StartError(number, step, _ADVICE.get((step, number), ""))

@@ -1,0 +1,159 @@
+"""The call: a plan, something to run, and the route that carries it."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
+
+from taskclone.errors import FlagError, UnsupportedOperation
+from taskclone.flags import CloneFlags
+from taskclone.plan import Plan, PlanFields, Program, as_argv, set_starter, unsupported
+from taskclone.routes import children, copied, program, shared, thread
+from taskclone.task import Task, check_timeout
+
+__all__ = ["call", "clone", "stats"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+_VM, _THREAD, _VFORK = int(CloneFlags.VM), int(CloneFlags.THREAD), int(CloneFlags.VFORK)
+_interned: dict[Any, Plan] = {}
+_INTERNED_LIMIT = 256
+
+
+def _plan_for(flags: CloneFlags | int | str, plan_fields: PlanFields) -> Plan:
+    if plan_fields:
+        return Plan(flags, **plan_fields)
+    # By type as well: True == 1, and 0 == CloneFlags(0).
+    key = type(flags), flags
+    plan = _interned.get(key)
+    if plan is None:
+        plan = Plan(flags)
+        if len(_interned) < _INTERNED_LIMIT:
+            _interned[key] = plan
+    return plan
+
+
+def _route_for(plan: Plan, is_program: bool) -> Any:
+    """The route's module; chosen and checked once for a plan."""
+    route = plan.routes.get(is_program)
+    if route is None:
+        if is_program:
+            route = program
+        elif not plan.bits & _VM:
+            route = copied
+        else:
+            route = thread if plan.bits & _THREAD else shared
+        route.check(plan)
+        if not is_program:
+            _refuse_for_functions(plan, route.NAME)
+        plan.routes[is_program] = route
+    return route
+
+
+def _refuse_for_functions(plan: Plan, route: str) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(plan, name) is not None:
+            raise unsupported(route, f"{name} for a function in this version", "streams are for programs")
+    if plan.setup.cwd is not None or plan.setup.environment is not None:
+        raise unsupported(route, "cwd and environment for a function in this version", "they are for programs")
+
+
+def start(plan: Plan, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
+    """What Plan.start and clone come down to."""
+    if callable(body):
+        return _route_for(plan, False).start(plan, body, args, kwargs)  # type: ignore[no-any-return]
+    argv = as_argv(body)
+    return _route_for(plan, True).start(plan, argv, args, kwargs)  # type: ignore[no-any-return]
+
+
+set_starter(start)
+
+
+@overload
+def clone(
+    body: Callable[[Unpack[Ts]], R], /, *args: Unpack[Ts], flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]
+) -> Task[R]: ...
+@overload
+def clone(body: Program, /, *, flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]) -> Task[int]: ...
+def clone(body: Any, /, *args: Any, flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]) -> Task[Any]:
+    """Starts a task that calls ``body(*args)`` or runs the program ``body``, and shares with it what ``flags`` say.
+
+    Args:
+        body: a callable, or a program's argv (a sequence of str or PathLike).
+        args: positional arguments; ``functools.partial`` carries keywords.
+        flags: PROCESS (0), SHARED, THREAD, or any other set: see ``taskclone.flags``.
+        fields: the other fields of a ``Plan``.
+
+    Returns:
+        The Task. For plain flags it may return before the kernel's answer, which the first use of the Task then
+        raises if it was a refusal.
+
+    Raises:
+        FlagError: the kernel refuses such a set; nothing was started.
+        UnsupportedOperation: this version has no route for it.
+        StartError: a system call or a step of the child's setup failed; the body never ran.
+    """
+    return start(_plan_for(flags, fields), body, args, None)
+
+
+def call(
+    body: Any,
+    /,
+    *args: Any,
+    timeout: float | None = None,
+    flags: CloneFlags | int | str = 0,
+    **fields: Unpack[PlanFields],
+) -> Any:
+    """Starts a task, waits for it, and returns its result or raises its exception.
+
+    After ``timeout`` seconds the task is ended (killed; a thread, which cannot be, terminated) and TimeoutError is
+    raised. The other arguments are those of ``clone``.
+
+    Raises:
+        FlagError: ``timeout`` with VFORK: the caller sleeps until such a task ends. SHARED does not.
+    """
+    check_timeout(timeout)
+    plan = _plan_for(flags, fields)
+    if timeout is not None and plan.bits & _VFORK and callable(body):
+        import errno
+
+        raise FlagError(
+            errno.EINVAL,
+            "a timeout cannot be kept with CLONE_VFORK: the caller sleeps in the kernel until the task ends; "
+            "use flags=taskclone.SHARED, which costs no more",
+            "timeout-needs-no-vfork",
+        )
+    task = start(plan, body, args, None)
+    try:
+        return task.result(timeout)
+    except BaseException as error:
+        if not task.done():
+            _end(task)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"no result after {timeout:g} s: the task was ended ({task!r})") from None
+        raise
+    finally:
+        if task.done() and not plan.bits & _THREAD and plan.exit_signal:
+            task.wait(0)
+
+
+def _end(task: Task[Any]) -> None:
+    try:
+        task.kill()
+    except UnsupportedOperation:
+        task.terminate()
+
+
+def stats() -> dict[str, int]:
+    """Counts of hosts (threads that lend their storage to tasks) and of what deaths in shared memory left behind.
+
+    ``abandoned_states``: thread states of crashed tasks, never freed: some 1 kB each, the dead's data-stack chunk of
+    16 kB, and the touched part of the host's stack. ``malloc_deaths``: deaths that left an arena of malloc locked;
+    at ``malloc_limit`` no more shared tasks are started.
+    """
+    return shared._core.shared_stats()
+
+
+atexit.register(children.end_all)

@@ -1,0 +1,163 @@
+"""What a finished task leaves: an exit status, and a value or an exception."""
+
+from __future__ import annotations
+
+import pickle
+import signal as _signal
+import traceback
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from taskclone.errors import OutcomeError, TaskDied
+
+__all__ = ["ExitStatus", "Outcome", "died", "dump", "exit_code_of", "load", "signal_name", "status_from"]
+
+Source = Literal["wait", "pidfd", "record", "lost"]
+_SOURCES: dict[int, Source] = {1: "wait", 2: "pidfd", 3: "lost"}
+_CLD_EXITED, _CLD_DUMPED = 1, 3  # si_code, <asm-generic/siginfo.h>
+
+
+class ExitStatus(NamedTuple):
+    """How a task ended.
+
+    Attributes:
+        code: what it gave to ``exit``, or None when a signal ended it.
+        signal: the signal that ended it, or None. For a task that shares memory this is the true one, from its own
+            record: what the kernel saw is the SIGKILL that spares the creator a core dump.
+        core_dumped: whether the kernel wrote a core.
+        rusage: ``resource.struct_rusage`` of the task and its waited-for children, or None when it is lost.
+        source: where the status comes from: "wait" (waitid), "pidfd" (reaped by somebody else; the pidfd kept it,
+            Linux 6.15), "record" (the task's own word), or "lost" (reaped by somebody else: code and signal are None).
+    """
+
+    code: int | None
+    signal: int | None
+    core_dumped: bool = False
+    rusage: Any = None
+    source: Source = "wait"
+
+    @property
+    def lost(self) -> bool:
+        """True when somebody else has reaped the task and nothing kept its status."""
+        return self.source == "lost"
+
+    def __str__(self) -> str:
+        if self.lost:
+            return "ended, but its exit status was taken by somebody else (a foreign wait, or SIGCHLD ignored)"
+        if self.signal is not None:
+            return f"died of {signal_name(self.signal)}" + (" (core dumped)" if self.core_dumped else "")
+        return f"exited with status {self.code}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV`` for 11; the number where it has no name."""
+    try:
+        return _signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def status_from(raw: tuple[int, int, int, tuple[Any, ...] | None]) -> ExitStatus:
+    """The ExitStatus for what the core took from waitid or a pidfd."""
+    source, kind, value, usage = raw
+    name = _SOURCES[source]
+    if name == "lost":
+        return ExitStatus(None, None, source="lost")
+    rusage = None
+    if usage is not None:
+        import resource  # not needed by those who only want a result
+
+        rusage = resource.struct_rusage(usage)
+    if kind == _CLD_EXITED:
+        return ExitStatus(value, None, False, rusage, name)
+    return ExitStatus(None, value, kind == _CLD_DUMPED, rusage, name)
+
+
+# ---- outcomes ---------------------------------------------------------------------------------------------------------
+
+Kind = Literal["value", "exception", "exit"]
+Outcome: TypeAlias = tuple[Kind, Any]
+"""("value", v), ("exception", e) to be raised in the creator, or ("exit", message): the body ended itself."""
+
+_KINDS: tuple[Kind, ...] = ("value", "exception", "exit")
+
+
+def exit_code_of(exception: BaseException) -> int:
+    """The exit status that a body leaves by an exception: as the interpreter does for its main program."""
+    if isinstance(exception, KeyboardInterrupt):
+        return 128 + _signal.SIGINT
+    if not isinstance(exception, SystemExit):
+        return 1
+    if exception.code is None:
+        return 0
+    return exception.code & 0xFF if isinstance(exception.code, int) else 1
+
+
+def exit_message(exception: BaseException) -> str:
+    """How TaskDied words a body that ended itself."""
+    if isinstance(exception, SystemExit):
+        return "" if exception.code is None or isinstance(exception.code, int) else str(exception.code)
+    return f"by {type(exception).__name__}"
+
+
+def dump(outcome: Outcome) -> tuple[int, bytes]:
+    """(kind, payload) of an outcome that has to leave copied memory; what cannot be pickled becomes an OutcomeError."""
+    kind, value = outcome
+    trace = ""
+    if kind == "exception":
+        trace = "".join(traceback.format_exception(value))
+        value = (value, trace)
+    try:
+        return _KINDS.index(kind), pickle.dumps(value, protocol=5)
+    except Exception as reason:
+        what = f"the result, {_short(outcome[1])}," if kind == "value" else f"the exception {_short(outcome[1])}"
+        text = f"{what} cannot be pickled: {type(reason).__name__}: {reason}"
+        return _KINDS.index("exception"), pickle.dumps((OutcomeError(text), trace), protocol=5)
+
+
+def load(kind: int, payload: bytes) -> Outcome:
+    """The outcome that ``dump`` wrote.
+
+    Raises:
+        OutcomeError: it cannot be unpickled here; says why.
+    """
+    name = _KINDS[kind]
+    try:
+        value = pickle.loads(payload)
+    except Exception as reason:
+        raise OutcomeError(f"the task's {name} cannot be unpickled: {type(reason).__name__}: {reason}") from reason
+    if name != "exception":
+        return name, value
+    exception, trace = value
+    if trace:
+        exception.add_note("in the task:\n" + trace.rstrip("\n"))
+    return name, exception
+
+
+def _short(value: object) -> str:
+    text = f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")
+    try:
+        shown = repr(value)
+    except Exception as reason:
+        return f"{text} (its repr raises {type(reason).__name__})"
+    return f"{text}: {shown if len(shown) <= 80 else shown[:77] + '...'}"
+
+
+def died(
+    who: str,
+    status: ExitStatus,
+    *,
+    how: str = "",
+    stack: list[tuple[str, int, str]] | None = None,
+    address: int | None = None,
+    damage: tuple[str, ...] = (),
+) -> TaskDied:
+    """The TaskDied for a task that left no outcome. ``stack`` is newest first, as the core reads it."""
+    text = f"{who} {status}"
+    if address is not None:
+        text += f" at address {address:#x}"
+    if how:
+        text += f" ({how})"
+    summary = traceback.StackSummary.from_list(
+        [traceback.FrameSummary(file, line or 0, name) for file, line, name in reversed(stack or [])]
+    )
+    return TaskDied(text, status, summary, address, damage)

@@ -1,0 +1,174 @@
+"""A plan: the flags and everything else that describes a start, checked before anything is started."""
+
+from __future__ import annotations
+
+import os
+import signal as _signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeVar, cast
+
+from taskclone import rules
+from taskclone.childsetup import ChildSetup
+from taskclone.errors import UnsupportedOperation
+from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags, flag_names, parse_flags
+
+if TYPE_CHECKING:
+    from taskclone.task import Task
+
+__all__ = ["PROCESS", "SHARED", "THREAD", "Plan", "PlanFields", "as_argv"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Argument: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Program: TypeAlias = Sequence[Argument]
+Stream: TypeAlias = Any  # None, a descriptor, subprocess.DEVNULL or STDOUT, or an object with fileno()
+
+MIN_STACK = 64 << 10
+
+Starter: TypeAlias = Callable[["Plan", Any, tuple[Any, ...], dict[str, Any] | None], "Task[Any]"]
+_starter: Starter | None = None
+
+
+def set_starter(starter: Starter) -> None:
+    """Fills the seam through which a plan starts tasks; launch does this at its import."""
+    global _starter
+    _starter = starter
+
+
+class PlanFields(TypedDict, total=False):
+    """The fields of a plan as keyword arguments, without ``flags``."""
+
+    name: str | None
+    setup: ChildSetup
+    stack_size: int | None
+    exit_signal: int | None
+    daemon: bool
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a task is to be started. Frozen, hashable, equal by value (streams by identity).
+
+    Attributes:
+        flags: what is shared and what is new: CloneFlags, a number, or text such as "VM|FILES".
+        name: shown by repr; also the kernel's name of the task (15 bytes, PR_SET_NAME) where it runs a function.
+        setup: what is done in the child before its body.
+        stack_size: bytes of stack for a body that shares memory; None: the default of threads. Refused elsewhere.
+        exit_signal: signal to the creator at the end, 0 for none; None: the route's default (SIGCHLD where fork
+            or execve sets it, 0 where this package calls clone for a function).
+        daemon: False: the interpreter's exit waits for the task; True: it is ended then.
+        stdin, stdout, stderr: streams of a program: None (the creator's), a descriptor, an object with
+            ``fileno()``, ``subprocess.DEVNULL``; for stderr also ``subprocess.STDOUT``.
+
+    Raises:
+        FlagError: the kernel refuses the set of flags.
+        TypeError, ValueError: a field is not what it should be.
+    """
+
+    flags: CloneFlags | int | str = CloneFlags(0)
+    name: str | None = None
+    setup: ChildSetup = ChildSetup()
+    stack_size: int | None = None
+    exit_signal: int | None = None
+    daemon: bool = False
+    stdin: Stream = field(default=None, kw_only=True)
+    stdout: Stream = field(default=None, kw_only=True)
+    stderr: Stream = field(default=None, kw_only=True)
+    bits: int = field(default=0, init=False, repr=False, compare=False)
+    """``flags`` as a plain int: IntFlag's operators are too slow for the way of a start."""
+    routes: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What launch has chosen for functions (False) and programs (True)."""
+
+    def __post_init__(self) -> None:
+        flags = parse_flags(self.flags)
+        object.__setattr__(self, "flags", flags)
+        object.__setattr__(self, "bits", int(flags))
+        signal = _check_signal(self.exit_signal)
+        object.__setattr__(self, "exit_signal", signal)
+        rules.require_legal(flags, rules.Context(exit_signal=signal or 0))
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a str or None, not {type(self.name).__name__}")
+        if self.name is not None and "\0" in self.name:
+            raise ValueError("name has a NUL character in it")
+        if not isinstance(self.setup, ChildSetup):
+            raise TypeError(f"setup must be a ChildSetup, not {type(self.setup).__name__}")
+        if self.stack_size is not None and (not isinstance(self.stack_size, int) or self.stack_size < MIN_STACK):
+            raise ValueError(f"stack_size must be None or at least {MIN_STACK} bytes, not {self.stack_size!r}")
+
+    @property
+    def flag_set(self) -> CloneFlags:
+        """``flags``, which after the check is always a CloneFlags."""
+        return cast(CloneFlags, self.flags)
+
+    def start(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]:
+        """Starts a task that calls ``fn(*args, **kwargs)``; ``fn`` may also be a program's argv, without arguments."""
+        if _starter is None:
+            raise RuntimeError("taskclone.launch is not imported")
+        return _starter(self, fn, args, kwargs or None)
+
+    def explain(self) -> str:
+        """What a task of this plan shares, in text, one line a resource."""
+        from taskclone.explain import explain_set  # text that a start has no use for
+
+        return explain_set(self.flag_set, exit_signal=self.exit_signal or 0)
+
+    def __repr__(self) -> str:
+        parts = [repr(flag_names(self.flag_set))]
+        for item in fields(self)[1:]:
+            if not item.init:
+                continue
+            value = getattr(self, item.name)
+            if value != item.default:
+                parts.append(f"{item.name}={value!r}")
+        return f"Plan({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        for item in ("stdin", "stdout", "stderr"):
+            if getattr(self, item) is not None:
+                raise TypeError(f"cannot pickle a Plan with {item}: a stream belongs to this process")
+        return type(self), (self.flags, self.name, self.setup, self.stack_size, self.exit_signal, self.daemon)
+
+
+def _check_signal(value: int | None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"exit_signal must be a signal number or None, not {type(value).__name__}")
+    if not 0 <= value < _signal.NSIG:
+        raise ValueError(f"exit_signal must be 0 or a signal from 1 to {_signal.NSIG - 1}, not {value}")
+    return int(value)
+
+
+def as_argv(body: object) -> tuple[bytes, ...] | None:
+    """The argv of a program, or None when ``body`` is to be called.
+
+    Raises:
+        TypeError: neither; a lone string is refused because it would be taken for a sequence of letters.
+        ValueError: an empty argv, or a NUL byte in it.
+    """
+    if callable(body):
+        return None
+    if isinstance(body, str | bytes | os.PathLike):
+        raise TypeError(f"a program is a sequence such as [{body!r}, ...], not a lone {type(body).__name__}")
+    if not isinstance(body, Sequence):
+        raise TypeError(f"a task needs a callable or a program's argv, not {type(body).__name__}")
+    if not body:
+        raise ValueError("the program's argv is empty")
+    argv = []
+    for item in body:
+        if not isinstance(item, str | bytes | os.PathLike):
+            raise TypeError(f"argv must hold str or PathLike, not {type(item).__name__}: {item!r}")
+        argv.append(os.fsencode(item))
+    if any(b"\0" in item for item in argv):
+        raise ValueError("argv has a NUL byte in it")
+    return tuple(argv)
+
+
+def unsupported(route: str, what: str, cure: str = "") -> UnsupportedOperation:
+    """The refusal of something legal that a route does not carry (yet)."""
+    return UnsupportedOperation(f"the {route} route does not carry {what}{'; ' + cure if cure else ''}")

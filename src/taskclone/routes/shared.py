@@ -1,0 +1,268 @@
+"""Shared memory under a pid of its own: a host lends the task its thread-local storage.
+
+With VFORK in the set the caller clones in place and sleeps in the kernel until the task ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import io
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from taskclone import _core
+from taskclone._core import DONE, ENDED, Shared, shared_start
+from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
+from taskclone.flags import CloneFlags, flag_names
+from taskclone.outcome import ExitStatus, Outcome, died, exit_message, status_from
+from taskclone.plan import Plan, unsupported
+from taskclone.task import END_TIMEOUT, GRACE, Granted, Task
+
+NAME = "shared"
+
+_F = CloneFlags
+_PLAIN = int(_F.VM | _F.FILES | _F.FS | _F.SYSVSEM | _F.SIGHAND)
+"""Sets within this one are started without waiting for the kernel's answer."""
+_CARRIED = _PLAIN | int(
+    _F.VFORK | _F.IO | _F.UNTRACED | _F.PTRACE | _F.CLEAR_SIGHAND | _F.PIDFD | _F.PARENT_SETTID | _F.NEWNS | _F.NEWUTS
+    | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
+)  # fmt: skip
+_VFORK = int(_F.VFORK)
+
+LINGER = 1.0
+"""Seconds that threads which a C library started in a task may go on after its body, once somebody waits."""
+_SAME_FUTEX = 5
+"""Looks in a row at the same futex before a wait is taken for one that nobody ends."""
+_USER_AFTER = 0.5
+"""Seconds of asking before C code outside the interpreter and libc is killed where it runs."""
+
+
+def check(plan: Plan) -> None:
+    if plan.bits & _F.PARENT:
+        raise unsupported(NAME, "PARENT: the host could not wait for the task", "leave it out")
+    if plan.bits & ~_CARRIED:
+        raise unsupported(NAME, f"{flag_names(plan.bits & ~_CARRIED)} in this version", "leave it out")
+    if plan.setup.core and plan.bits & _F.SIGHAND:
+        raise unsupported(NAME, "core=True with SIGHAND: there are no handlers of the task's own", "leave one out")
+
+
+class SharedHandle:
+    """The core's object, in the words of ``task.Handle``."""
+
+    __slots__ = ("_exit_signal", "core")
+
+    def __init__(self, core: Shared, exit_signal: int = 0) -> None:
+        self.core = core
+        self._exit_signal = exit_signal
+
+    @property
+    def pid(self) -> int:
+        return self.core.pid or self.core.started()
+
+    tid = pid
+
+    @property
+    def granted(self) -> Granted:
+        return Granted(CloneFlags(self.core.flags), self._exit_signal)
+
+    def fileno(self) -> int:
+        self.core.started()
+        return self.core.pidfd
+
+    def done(self) -> bool:
+        return self.core.state >= DONE
+
+    def wait_done(self, timeout: float | None) -> bool:
+        return self.core.wait(DONE, timeout)
+
+    def wait(self, timeout: float | None) -> bool:
+        core = self.core
+        if core.state >= ENDED:
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not core.wait(DONE, timeout):
+            return False
+        if core.wait(ENDED, LINGER if deadline is None else min(LINGER, _left(deadline))):
+            return True
+        if deadline is not None and not _left(deadline):
+            return False
+        self._end_foreign_threads()
+        return core.wait(ENDED, None if deadline is None else _left(deadline))
+
+    def _end_foreign_threads(self) -> None:
+        """Threads that a C library started lazily keep the dead task's process; nobody else can end them."""
+        pid = self.core.pid
+        try:
+            threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        except FileNotFoundError:
+            return
+        if any(_core.thread_known(tid) for tid in threads):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.core.send_signal(9)
+            warnings.warn(
+                f"task {pid} left {len(threads) - 1} threads that no Python code started; they were ended with it. "
+                "Initialise the library that makes them in the creator",
+                ResourceWarning,
+                stacklevel=4,
+            )
+
+    def status(self) -> ExitStatus | None:
+        raw = self.core.status()
+        if raw is None:
+            return None
+        status = status_from(raw)
+        kind, _, code = self.core.outcome()
+        if kind == "died":
+            crash = self.core.death()[0]
+            return status if crash is None else status._replace(code=None, signal=crash[0])
+        return ExitStatus(code, None, source="record") if status.lost else status
+
+    def outcome(self) -> Outcome:
+        core = self.core
+        kind, value, code = core.outcome()
+        if kind == "value":
+            return "value", value
+        if kind == "exception":
+            if not isinstance(value, SystemExit | KeyboardInterrupt):
+                return "exception", value
+            status = self.status() if core.wait(ENDED, LINGER) else None
+            raise died(f"task {core.pid}", status or ExitStatus(code, None, source="record"), how=exit_message(value))
+        status = self.status()
+        assert status is not None, "outcome() before the end"
+        crash, stack, malloc_stuck, killed = core.death()
+        raise died(
+            f"task {core.pid}",
+            status,
+            how="ended by terminate() or kill()" if killed else "",
+            stack=stack,
+            address=crash[2] if crash is not None and crash[0] in _WITH_ADDRESS else None,
+            damage=("malloc",) if malloc_stuck else (),
+        )
+
+    def signal(self, number: int) -> None:
+        self.core.started()
+        if self.core.state >= ENDED:
+            raise ProcessLookupError(f"task {self.pid} has ended")
+        self.core.send_signal(number)
+
+    def abandon(self) -> None:
+        """Nothing to let go of: the core's object closes what is open."""
+
+    # ---- ending it ----
+
+    def end(self, grace: float | None, timeout: float) -> None:
+        core = self.core
+        deadline = time.monotonic() + timeout
+        try:
+            core.started()
+        except StartError:
+            return  # there is nothing to end; the Task's next use says so
+        core.interrupt()
+        if grace is None or not core.wait(DONE, min(grace, timeout)):
+            self._look_until_done(deadline)
+        if not self.wait(max(_left(deadline), LINGER)):
+            raise TimeoutError(f"task {core.pid} has ended its body, but threads of it go on")
+
+    def _look_until_done(self, deadline: float) -> None:
+        core, began = self.core, time.monotonic()
+        futex, same, write_fd, pause = 0, 0, -1, 0.0002
+        while not core.wait(DONE, pause):
+            core.interrupt()
+            late = time.monotonic() - began > _USER_AFTER
+            verdict, number, first, _ = core.look(futex if same >= _SAME_FUTEX else 0, write_fd, late)
+            if verdict in ("gone", "killed"):
+                core.wait(ENDED, _left(deadline))
+            if verdict == "futex":
+                same = same + 1 if first == futex else 0
+                futex = first
+            else:
+                same = 0
+            if verdict == "write" and late:
+                write_fd = -1 if _is_buffered(first) else first
+            if core.state < DONE and not _left(deadline):
+                raise TimeoutError(f"task {core.pid} does not end: {self._stuck_in(verdict, number)}")
+            pause = min(pause * 2, 0.005)
+
+    def _stuck_in(self, verdict: str, number: int) -> str:
+        where = {
+            "lock": "it waits for the interpreter lock",
+            "unstopped": "it cannot be stopped (it sleeps uninterruptibly in the kernel)",
+            "write": "it is in write(), and may hold the lock of a buffered file",
+        }.get(verdict, "it runs C code" if number < 0 else f"it is in system call {number}")
+        frame = sys._current_frames().get(self.core.ident)
+        return where + (", called from\n" + "".join(traceback.format_stack(frame)).rstrip() if frame else "")
+
+
+_WITH_ADDRESS = (4, 5, 7, 8, 11)  # SIGILL SIGTRAP SIGBUS SIGFPE SIGSEGV: si_addr means something (sigaction(2))
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _is_buffered(fd: int) -> bool:
+    """Whether a buffered file writes to the descriptor: a task killed in its write() would leave its lock locked."""
+    for thing in gc.get_objects():
+        if isinstance(thing, io.BufferedWriter | io.BufferedRandom) and not thing.closed and thing.fileno() == fd:
+            return True
+    return False
+
+
+def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
+    if _ending:
+        raise UnsupportedOperation("the interpreter is ending: no task that shares its memory can be started")
+    setup, signal = plan.setup, plan.exit_signal or 0
+    name = None if plan.name is None else os.fsencode(plan.name)
+    core = shared_start(
+        fn, args, kwargs, plan.bits, signal, plan.stack_size or 0, name, setup.threads, setup.core, TaskTerminated, plan.daemon
+    )  # fmt: skip
+    if signal or plan.bits & ~_PLAIN:
+        core.started()
+    return Task(SharedHandle(core, signal), plan, NAME)
+
+
+# ---- requests by signal, forks, the interpreter's exit -------------------------------------------------------------------
+
+_ending = False
+
+
+def _on_end_request(core: Shared, number: int) -> None:
+    """SIGTERM and its like, sent to the task by whomever. On the keeper's thread."""
+    try:
+        SharedHandle(core).end(GRACE, END_TIMEOUT)
+    except TimeoutError as error:
+        warnings.warn(f"{error} (asked for by signal {number})", ResourceWarning, stacklevel=1)
+
+
+def end_all() -> None:
+    """At the interpreter's exit: no task may outlive the memory that it shares."""
+    global _ending
+    if _core.in_task():
+        return  # a copy made by os.fork() in a task has other exits
+    try:
+        for core in _core.shared_live():
+            if not core.daemon:
+                SharedHandle(core).wait(None)
+    finally:
+        _ending = True
+        for core in _core.shared_live():
+            try:
+                SharedHandle(core).end(None, END_TIMEOUT)
+            except TimeoutError as error:
+                # Finalizing under it would wedge or crash; the kernel ends it with us.
+                print(f"taskclone: {error}\nleaving without finalizing the interpreter", file=sys.stderr, flush=True)
+                os._exit(1)
+        _core.hosts_end()
+
+
+_core.set_end_hook(_on_end_request)
+os.register_at_fork(before=_core.hosts_end)
+atexit.register(end_all)

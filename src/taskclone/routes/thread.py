@@ -1,0 +1,184 @@
+"""A thread: exactly the set that pthread_create passes, by a ``threading.Thread`` underneath.
+
+So the interpreter sees it as it sees any other: threading.enumerate, excepthook for what goes wrong in the machinery,
+and shutdown, which waits for it unless it is a daemon.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from taskclone.errors import TaskTerminated, UnsupportedOperation
+from taskclone.flags import THREAD, CloneFlags, flag_names
+from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message, signal_name
+from taskclone.plan import Plan, unsupported
+from taskclone.task import Granted, Task
+
+NAME = "thread"
+
+PIDFD_THREAD = os.O_EXCL  # linux/pidfd.h, Linux 6.9
+_stack_size_lock = threading.Lock()
+
+
+def check(plan: Plan) -> None:
+    if plan.bits != THREAD:
+        left_out, more = CloneFlags(THREAD & ~plan.bits), CloneFlags(plan.bits & ~THREAD)
+        what = " ".join(
+            ([f"sets without {flag_names(left_out)}"] if left_out else [])
+            + ([f"{flag_names(more)} beside THREAD"] if more else [])
+        )
+        raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD")
+    if plan.exit_signal:
+        raise unsupported(NAME, "an exit signal: the kernel sends none for a thread")
+    if plan.setup.threads or plan.setup.core:
+        raise unsupported(NAME, "ChildSetup(threads=, core=)", "a thread may start threads anyway")
+
+
+class ThreadHandle:
+    """A thread, and what its body left."""
+
+    __slots__ = ("_abandoned", "_code", "_fd", "_outcome", "_signal", "ended", "thread")
+
+    granted = Granted(THREAD, 0)
+    pid = property(lambda self: os.getpid())
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread
+        self._outcome: Outcome | None = None
+        self._code = 0
+        self._fd = -1
+        self._signal = self._abandoned = False
+        self.ended = False
+
+    def run(self, context: contextvars.Context, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> None:
+        try:
+            outcome: Outcome = "value", context.run(fn, *args, **(kwargs or {}))
+        except (SystemExit, KeyboardInterrupt) as stop:
+            outcome, self._code = ("exit", exit_message(stop)), exit_code_of(stop)
+        except BaseException as exception:
+            outcome, self._code = ("exception", exception), 1
+        self._outcome = outcome
+        if self._signal:
+            os.eventfd_write(self._fd, 1)
+            if self._abandoned:
+                os.close(self._fd)
+
+    @property
+    def tid(self) -> int:
+        return self.thread.native_id or 0
+
+    def open(self) -> None:
+        """The pidfd of the thread, or an eventfd that the thread writes to. Before the body runs."""
+        try:
+            self._fd = os.pidfd_open(self.tid, PIDFD_THREAD)
+        except OSError:  # before Linux 6.9
+            self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._signal = True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def done(self) -> bool:
+        return self._outcome is not None or not self.thread.is_alive()
+
+    def wait_done(self, timeout: float | None) -> bool:
+        return self.wait(timeout)
+
+    def wait(self, timeout: float | None) -> bool:
+        self.thread.join(timeout)
+        self.ended = not self.thread.is_alive()
+        return self.ended
+
+    def status(self) -> ExitStatus | None:
+        return ExitStatus(self._code, None, source="record") if self.ended else None
+
+    def outcome(self) -> Outcome:
+        if self._outcome is None:  # terminated a moment before or after its body
+            raise died(f"thread {self.tid}", ExitStatus(128 + signal.SIGTERM, None, source="record"), how="terminated")
+        if self._outcome[0] == "exit":
+            self.wait(None)
+            raise died(f"thread {self.tid}", ExitStatus(self._code, None, source="record"), how=self._outcome[1])
+        return self._outcome
+
+    def signal(self, number: int) -> None:
+        """To the thread alone; what it does to the process is the disposition's, which is everybody's."""
+        if self.done():
+            raise ProcessLookupError(f"thread {self.tid} has ended")
+        fatal = number in (signal.SIGKILL, signal.SIGSTOP) or (
+            number and signal.getsignal(number) is signal.SIG_DFL and number not in _HARMLESS
+        )
+        if fatal:
+            raise UnsupportedOperation(
+                f"{signal_name(number)} would end or stop the whole process: a thread has no death of its own; "
+                "terminate() raises an exception in it, flags=SHARED gives it a pid"
+            )
+        signal.pthread_kill(self.thread.ident or 0, number)
+
+    def end(self, grace: float | None, timeout: float) -> None:
+        if grace is None:
+            raise UnsupportedOperation(
+                "a thread cannot be killed: SIGKILL would end the whole process; terminate() raises an exception in it, "
+                "flags=SHARED makes a task that can be killed"
+            )
+        deadline = time.monotonic() + timeout
+        pause = min(grace, timeout)
+        while not self.done():
+            _raise_in(self.thread)
+            self.thread.join(pause)
+            if time.monotonic() > deadline and not self.done():
+                raise TimeoutError(f"thread {self.tid} does not end: it is in\n{_where(self.thread)}")
+            pause = 0.05
+        self.wait(None)
+
+    def abandon(self) -> None:
+        if self._signal and not self.done():
+            self._abandoned = True  # the thread will write to it yet, and closes it then
+        elif self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+_HARMLESS = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
+
+
+def _raise_in(thread: threading.Thread) -> None:
+    # Not found: it has just ended.
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TaskTerminated))
+
+
+def _where(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame else "  (no Python frame)"
+
+
+def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
+    handle = ThreadHandle()
+    go = threading.Event()
+    context = contextvars.copy_context()
+
+    def body() -> None:
+        go.wait()
+        handle.run(context, fn, args, kwargs)
+
+    handle.thread = threading.Thread(target=body, name=plan.name, daemon=plan.daemon)
+    if plan.stack_size is None:
+        handle.thread.start()
+    else:
+        with _stack_size_lock:  # the size is the interpreter's, for all threads that start now
+            before = threading.stack_size(plan.stack_size)
+            try:
+                handle.thread.start()
+            finally:
+                threading.stack_size(before)
+    handle.open()
+    go.set()
+    return Task(handle, plan, NAME)

@@ -1,0 +1,188 @@
+"""One rule about flags, and the context that it is held against; taskclone.rules holds the rules themselves.
+
+The functions at the end make the rules and sets of flags that follow from the table.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from taskclone.flags import ROWS, Call, CloneFlags, Row, flag_names
+
+__all__ = [
+    "Argument",
+    "Context",
+    "Rule",
+    "Version",
+    "came_with",
+    "flags_with",
+    "has_sys_admin",
+    "needs",
+    "others",
+    "running_kernel",
+]
+
+Version = tuple[int, int]
+"""A kernel version: (major, minor)."""
+
+Argument = Literal["stack", "stack_size", "pidfd", "cgroup"]
+"""A field of clone3's argument that a caller may fail to supply."""
+
+_NONE = CloneFlags(0)
+_CAP_SYS_ADMIN_BIT: Final = 21  # <linux/capability.h>
+
+
+@functools.cache
+def running_kernel() -> Version:
+    """(major, minor) of the running kernel."""
+    major, minor = os.uname().release.split(".")[:2]
+    digits = minor[: len(minor) - len(minor.lstrip("0123456789"))]
+    return int(major), int(digits or 0)
+
+
+def has_sys_admin() -> bool:
+    """Whether the calling thread has CAP_SYS_ADMIN in effect (/proc/thread-self/status, CapEff).
+
+    It counts in the thread's own user namespace, which is what clone asks for. Where /proc is not mounted, root has it.
+    """
+    try:
+        with open("/proc/thread-self/status", encoding="ascii", errors="replace") as file:
+            status = file.read()
+    except OSError:
+        return os.geteuid() == 0
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> _CAP_SYS_ADMIN_BIT & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What besides the flags decides whether a set is legal. The default is an ordinary clone3 on this kernel.
+
+    Attributes:
+        call: the system call that gets the flags: clone, clone3 or unshare.
+        kernel: (major, minor).
+        privileged: whether the caller has CAP_SYS_ADMIN in its user namespace; None leaves privileges to the kernel.
+        exit_signal: the signal that the creator gets at the task's end, 0 for none.
+        threaded: the caller has other threads (unshare).
+        shares_memory: another process shares the caller's memory (unshare).
+        shares_handlers: another process shares the caller's signal handlers, hence memory too (unshare).
+        is_init: the caller is pid 1 of its PID namespace.
+        unshared_pid: the caller has called unshare(NEWPID), so its children go to another namespace than its own.
+        unshared_time: likewise unshare(NEWTIME).
+        other_domain: the group of INTO_CGROUP belongs to another resource domain than the caller's group.
+        missing: arguments that the caller leaves out although they are called for: half of a stack, the pointer for
+            PIDFD, an open descriptor for INTO_CGROUP.
+    """
+
+    call: Call = "clone3"
+    kernel: Version = field(default_factory=running_kernel)
+    privileged: bool | None = None
+    exit_signal: int = 0
+    threaded: bool = False
+    shares_memory: bool = False
+    shares_handlers: bool = False
+    is_init: bool = False
+    unshared_pid: bool = False
+    unshared_time: bool = False
+    other_domain: bool = False
+    missing: Collection[Argument] = ()
+
+    def __post_init__(self) -> None:
+        if self.call not in ("clone", "clone3", "unshare"):
+            raise ValueError(f"no rules for the call {self.call!r}: they are about clone, clone3 and unshare")
+        if self.exit_signal < 0:
+            raise ValueError(f"an exit signal cannot be negative: {self.exit_signal}")
+        if self.call == "clone" and self.exit_signal > 0xFF:
+            raise ValueError(f"clone(2) has one byte for the exit signal, {self.exit_signal} does not fit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One reason to refuse a set.
+
+    It is broken when the call and the kernel version are its own, every flag of ``all_of`` and one of ``any_of`` (if
+    there is any) is set, one of ``lacking`` (if there is any) is not, and ``when`` holds for the context.
+
+    Attributes:
+        id: a stable identifier, words joined by hyphens.
+        calls: the system calls that have it.
+        errno: what the kernel answers.
+        message: the rule and its reason in plain words; ``{flags}`` stands for the flags of ``any_of`` in the set.
+        cure: the likely slip, or what to do instead.
+        since: the first kernel that has it; None for every kernel from 5.10.
+        until: the first kernel that has it no more; None for none so far.
+        kernel_refuses: False where the kernel does not refuse but misreads silently, so that only we can refuse.
+    """
+
+    id: str
+    calls: tuple[Call, ...]
+    message: str
+    cure: str
+    errno: int = errno.EINVAL
+    all_of: CloneFlags = _NONE
+    any_of: CloneFlags = _NONE
+    lacking: CloneFlags = _NONE
+    when: Callable[[Context], bool] | None = None
+    since: Version | None = None
+    until: Version | None = None
+    kernel_refuses: bool = True
+
+    def is_broken(self, flags: CloneFlags, context: Context) -> bool:
+        """Whether ``flags`` break the rule in ``context``."""
+        # Plain integers: IntFlag's operators are slow, and clear enough without.
+        bits, all_of, lacking = int(flags), int(self.all_of), int(self.lacking)
+        return (
+            context.call in self.calls
+            and (self.since is None or context.kernel >= self.since)
+            and (self.until is None or context.kernel < self.until)
+            and bits & all_of == all_of
+            and (not self.any_of or bits & int(self.any_of) != 0)
+            and (not lacking or bits & lacking != lacking)
+            and (self.when is None or self.when(context))
+        )
+
+    def text(self, flags: CloneFlags) -> str:
+        """The message about this set, without the cure."""
+        names = flag_names(int(flags) & int(self.any_of)).split("|")
+        return self.message.format(flags=", ".join(n if n.startswith("0x") else f"CLONE_{n}" for n in names))
+
+
+def flags_with(pick: Callable[[Row], bool]) -> CloneFlags:
+    """All flags of the table whose row ``pick`` takes."""
+    return functools.reduce(CloneFlags.__or__, (member for member, row in ROWS.items() if pick(row)), _NONE)
+
+
+def others(flags: int) -> CloneFlags:
+    """All of the 64 bits but these; ``~`` would give a negative number."""
+    return CloneFlags(0xFFFF_FFFF_FFFF_FFFF & ~int(flags))
+
+
+def came_with(version: Version) -> Rule:
+    """Kernels before ``version`` refuse the flags that it brought: to them the bits are unknown."""
+    number = ".".join(map(str, version))
+    return Rule(
+        id=f"since-{number}",
+        calls=("clone3",),
+        any_of=flags_with(lambda row: row.since[:2] == version),
+        until=version,
+        message=f"{{flags}} came with Linux {number}, and this kernel is older",
+        cure="leave it out, or reach the effect another way",
+    )
+
+
+def needs(member: CloneFlags, id: str, message: str, cure: str, since: Version | None = None) -> Rule:
+    """A flag that needs others beside it, to clone and clone3: which ones is the table's to say."""
+    return Rule(
+        id=id,
+        calls=("clone", "clone3"),
+        all_of=member,
+        lacking=ROWS[member].requires,
+        message=message,
+        cure=cure,
+        since=since,
+    )

@@ -1,0 +1,264 @@
+"""The handle of one task."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast
+
+from taskclone.errors import TaskError
+from taskclone.flags import CloneFlags, flag_names
+from taskclone.outcome import ExitStatus, Outcome, signal_name
+
+if TYPE_CHECKING:
+    from taskclone.plan import Plan
+
+__all__ = ["Granted", "Handle", "Task", "check_timeout"]
+
+R = TypeVar("R", covariant=True)
+
+GRACE = 1.0
+"""Seconds that ``terminate`` gives to ``finally`` blocks."""
+END_TIMEOUT = 10.0
+"""Seconds after which ``terminate`` and ``kill`` give up with TimeoutError."""
+
+
+class Granted(NamedTuple):
+    """What the kernel was asked for in the end."""
+
+    flags: CloneFlags
+    exit_signal: int
+
+    def __str__(self) -> str:
+        text = flag_names(self.flags)
+        return f"{text} exit {signal_name(self.exit_signal)}" if self.exit_signal else text
+
+
+class Handle(Protocol):
+    """What each route supplies for a task that it has started."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def tid(self) -> int: ...
+    @property
+    def granted(self) -> Granted: ...
+    def fileno(self) -> int: ...
+    def done(self) -> bool:
+        """The outcome is there, or the task has ended."""
+    def wait_done(self, timeout: float | None) -> bool: ...
+    def wait(self, timeout: float | None) -> bool:
+        """Until it has ended and is reaped."""
+    def outcome(self) -> Outcome:
+        """Once done. Raises StartError, TaskDied or OutcomeError where there is none."""
+    def status(self) -> ExitStatus | None:
+        """None while it runs."""
+    def signal(self, number: int) -> None: ...
+    def end(self, grace: float | None, timeout: float) -> None:
+        """``grace`` None: at once, without a chance for ``finally`` blocks. TimeoutError after ``timeout`` seconds."""
+    def abandon(self) -> None:
+        """Nobody will ask for the outcome any more."""
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises ValueError or TypeError for what is no number of seconds from 0 on."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
+
+
+class Task(Generic[R]):
+    """A task that was started: one handle, whatever it shares.
+
+    As a context manager it waits when the block is left normally; when the block raises it terminates, then kills.
+    """
+
+    __slots__ = ("__weakref__", "_ended_at", "_handle", "_outcome", "_started_at", "emulated", "plan", "route")
+
+    plan: Plan
+    """How it was started."""
+    route: str
+    """The way in which it was started: copied, shared, thread or program."""
+    emulated: dict[str, str]
+    """What was done in another way than by a flag, and why."""
+
+    def __init__(self, handle: Handle, plan: Plan, route: str) -> None:
+        self._handle = handle
+        self.plan = plan
+        self.route = route
+        self.emulated = {}
+        self._outcome: Outcome | None = None
+        self._started_at = time.monotonic()
+        self._ended_at: float | None = None
+
+    # ---- who it is ----
+
+    @property
+    def pid(self) -> int:
+        """Process id (thread group id), as the creator sees it."""
+        return self._handle.pid
+
+    @property
+    def tid(self) -> int:
+        """Id of the task itself; differs from ``pid`` on the thread route only."""
+        return self._handle.tid
+
+    @property
+    def name(self) -> str | None:
+        """The plan's name."""
+        return self.plan.name
+
+    @property
+    def flags(self) -> CloneFlags:
+        """The flags that were asked for."""
+        return self.plan.flag_set
+
+    @property
+    def granted(self) -> Granted:
+        """The flags that the kernel was given in the end, and the exit signal."""
+        return self._handle.granted
+
+    def fileno(self) -> int:
+        """The pidfd: readable when the task has ended (pidfd_open(2)). It belongs to the Task; dup it to keep it.
+
+        On the thread route an eventfd where the kernel has no pidfd for a thread (before Linux 6.9).
+
+        Raises:
+            ValueError: there is none: somebody else reaped the task before one could be opened.
+        """
+        return self._handle.fileno()
+
+    # ---- how it stands ----
+
+    def done(self) -> bool:
+        """True when ``result()`` would not wait."""
+        return self._outcome is not None or self._handle.done()
+
+    def running(self) -> bool:
+        """Not ``done()``."""
+        return not self.done()
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Waits until the task has ended and is reaped, and returns its exit status.
+
+        Raises:
+            TimeoutError: it still runs after ``timeout`` seconds; nothing is done to it.
+        """
+        check_timeout(timeout)
+        if not self._handle.wait(timeout):
+            raise TimeoutError(f"{self._who()} still runs after {timeout:g} s")
+        return cast(ExitStatus, self.status)
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """The exit status, or None while the task runs. Does not wait."""
+        if self._handle.wait(0):
+            if self._ended_at is None:
+                self._ended_at = time.monotonic()
+            return self._handle.status()
+        return None
+
+    def result(self, timeout: float | None = None) -> R:
+        """What the body returned (a program: its exit code); an exception of the body is raised here.
+
+        Raises:
+            TimeoutError: no outcome after ``timeout`` seconds; nothing is done to the task.
+            TaskDied: it ended without one: a signal, ``sys.exit``, ``os._exit``, or it was ended.
+            StartError: it could not be started, which plain flags learn only now.
+            OutcomeError: the value could not be pickled or unpickled (copied memory).
+        """
+        kind, value = self._await_outcome(timeout)
+        if kind != "exception":
+            return cast(R, value)
+        try:
+            raise value
+        finally:
+            # The traceback holds this frame: without these it would be a cycle with the task in it.
+            del self, value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What ``result()`` would raise, or None. TimeoutError as there."""
+        kind, value = self._await_outcome(timeout)
+        return value if kind == "exception" else None
+
+    def _await_outcome(self, timeout: float | None) -> Outcome:
+        check_timeout(timeout)
+        if self._outcome is None:
+            if not self._handle.wait_done(timeout):
+                raise TimeoutError(f"{self._who()} has no result after {timeout:g} s")
+            try:
+                self._outcome = self._handle.outcome()
+            except TaskError as error:
+                # Without the traceback, which leads through this frame to the task, and so in a circle.
+                self._outcome = "exception", error.with_traceback(None)
+        return self._outcome
+
+    # ---- ending it ----
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal through the pidfd. ProcessLookupError when the task has ended."""
+        self._handle.signal(number)
+
+    def terminate(self, grace: float = GRACE, *, timeout: float = END_TIMEOUT) -> None:
+        """Ends the task; ``finally`` blocks have ``grace`` seconds. Returns when it has ended.
+
+        Raises:
+            TimeoutError: it could not be ended within ``timeout`` seconds; says in which system call and Python
+                frames it is.
+        """
+        check_timeout(grace)
+        check_timeout(timeout)
+        self._handle.end(grace, timeout)
+
+    def kill(self, *, timeout: float = END_TIMEOUT) -> None:
+        """Ends the task at once. Returns when it has ended.
+
+        A body that shares memory and computes is ended by an exception that is raised until it lets go; one that waits
+        in the kernel by SIGKILL, where that can harm no lock.
+
+        Raises:
+            TimeoutError: as for ``terminate``.
+            UnsupportedOperation: on the thread route: SIGKILL would end the whole process.
+        """
+        check_timeout(timeout)
+        self._handle.end(None, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None or self._handle.done():
+            self._handle.wait(None)
+        else:
+            self.terminate()
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle is None:
+            return
+        if not handle.done() and not self.plan.daemon:
+            warnings.warn(f"{self!r} was forgotten while it runs", ResourceWarning, stacklevel=2, source=self)
+        handle.abandon()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"cannot pickle {self!r}: a Task belongs to the process that started it")
+
+    def _who(self) -> str:
+        return f"task {self.tid}" + (f" {self.name!r}" if self.name else "")
+
+    def __repr__(self) -> str:
+        label = f" {self.name!r}" if self.name else ""
+        flags = f" {flag_names(self.flags)}" if self.plan.bits else ""
+        handle = self._handle
+        if not handle.wait(0):
+            how = "done" if handle.done() else "running"
+            return f"<Task {handle.tid}{label} {self.route}{flags} {how} {time.monotonic() - self._started_at:.1f} s>"
+        status = handle.status()
+        how = "?" if status is None or status.lost else str(status.code)
+        if status is not None and status.signal is not None:
+            how = signal_name(status.signal)
+        return f"<Task {handle.tid}{label} {self.route}{flags} ended {how}>"
