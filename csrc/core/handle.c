@@ -31,18 +31,18 @@ static int own_files(void)
     return !here || (here->spec.flags & CLONE_FILES);
 }
 
-static void take_zombie(struct tc_task *task)
+static void take_zombie(struct tc_task *task, int pidfd)
 {
     struct tc_status unused = {0};
-    if (task->spec.exit_signal && task->pidfd >= 0) tc_waitid(P_PIDFD, task->pidfd, WEXITED | WNOHANG | __WALL, &unused);
+    if (task->spec.exit_signal && pidfd >= 0) tc_waitid(P_PIDFD, pidfd, WEXITED | WNOHANG | __WALL, &unused);
 }
 
-void tc_close_pidfd(struct tc_task *task)
+void tc_task_close(struct tc_task *task)
 {
-    if (task->pidfd < 0 || !own_files()) return;
-    take_zombie(task);
-    close(task->pidfd);
-    task->pidfd = -1;
+    int pidfd = atomic_exchange(&task->pidfd, -1);
+    if (pidfd < 0) return;
+    take_zombie(task, pidfd);
+    TC_SYS(SYS_close, pidfd);
 }
 
 PyObject *tc_handle_for(struct tc_task *task)
@@ -52,6 +52,7 @@ PyObject *tc_handle_for(struct tc_task *task)
     self->task = task;
     self->generation = generation;
     task->handles++;
+    atomic_store(&task->orphan, 0);
     atomic_fetch_add(&task->references, 1);
     PyObject_GC_Track(self);
     return (PyObject *)self;
@@ -86,9 +87,12 @@ static void shared_dealloc(SharedObject *self)
     struct tc_task *task = self->task;
     PyObject_GC_UnTrack(self);
     shared_clear(self);
-    if (--task->handles == 0) {
-        /* With an exit signal the host may yet ask the pidfd for the status: then it is closed with the record. */
-        if (atomic_load(&task->state) == TC_ENDED || !task->spec.exit_signal) tc_close_pidfd(task);
+    task->handles--;
+    if (self->generation != generation) tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
+    else if (task->handles == 0) {
+        /* The host says ENDED and then looks for orphans: one of us two sees the other. */
+        atomic_store(&task->orphan, 1);
+        if (atomic_load(&task->state) == TC_ENDED && own_files()) tc_task_close(task);
     }
     tc_task_release(task);
     PyObject_GC_Del(self);
@@ -173,7 +177,7 @@ static PyObject *shared_status(SharedObject *self, PyObject *unused)
     (void)unused;
     struct tc_task *task = self->task;
     if (atomic_load(&task->state) < TC_ENDED) Py_RETURN_NONE;
-    if (own_files()) take_zombie(task);
+    if (own_files()) take_zombie(task, atomic_load(&task->pidfd));
     return tc_status_tuple(&task->status);
 }
 
@@ -225,7 +229,8 @@ static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
 {
     long sig = PyLong_AsLong(number);
     if (sig == -1 && PyErr_Occurred()) return NULL;
-    long err = self->task->pidfd < 0 ? -ESRCH : TC_SYS(SYS_pidfd_send_signal, self->task->pidfd, sig, 0, 0);
+    int pidfd = atomic_load(&self->task->pidfd);
+    long err = pidfd < 0 ? -ESRCH : TC_SYS(SYS_pidfd_send_signal, pidfd, sig, 0, 0);
     if (err < 0) return tc_raise((int)-err, "pidfd_send_signal");
     Py_RETURN_NONE;
 }
@@ -235,7 +240,7 @@ static PyObject *shared_get(SharedObject *self, void *what)
     struct tc_task *task = self->task;
     switch (*(const char *)what) {
     case 'p': return PyLong_FromLong(task->pid);
-    case 'f': return PyLong_FromLong(task->pidfd);
+    case 'f': return PyLong_FromLong(atomic_load(&task->pidfd));
     case 'd': return PyBool_FromLong(task->daemon);
     case 'i': return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
     default: return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PIDFD | CLONE_PARENT_SETTID |

@@ -63,6 +63,7 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
     uint32_t now = atomic_load(&task->state);
     while (now < state && !atomic_compare_exchange_strong(&task->state, &now, state)) {}
     if (atomic_load(&task->waiters)) tc_futex_wake(&task->state);
+    if (state == TC_ENDED && atomic_load(&task->orphan)) tc_task_close(task);
 }
 
 void tc_task_release(struct tc_task *task)
@@ -88,7 +89,7 @@ void tc_bury_dead(void)
         PyObject **objects[] = {&task->fn,    &task->args,      &task->kwargs, &task->context,
                                 &task->value, &task->exception, &task->stack,  &task->cancel};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
-        tc_close_pidfd(task);
+        tc_task_close(task);
         free(task);
     }
 }
@@ -196,7 +197,7 @@ static void lend(struct tc_host *host, struct tc_task *task, struct clone_args *
     spec->creator = (pid_t)TC_SYS(SYS_getpid);
     spec->creator_pidfd = -1;
     if (spec->flags & CLONE_NEWPID) spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
-    tc_clone_args(spec, args, &task->pidfd, &task->pid);
+    tc_clone_args(spec, args, (int *)&task->pidfd, &task->pid);
     args->stack = (uint64_t)(uintptr_t)host->stack;
     args->stack_size = (uint64_t)(host->top - host->stack);
 }

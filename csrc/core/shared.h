@@ -37,7 +37,8 @@ struct tc_task {
     _Atomic uint32_t clean;   /* the body ended and gave its thread state back */
     _Atomic int references;   /* Python handles, host */
     pid_t pid;
-    int pidfd;
+    _Atomic int pidfd;  /* closed by whoever takes it out */
+    _Atomic int orphan; /* no Python handle is left: the host closes it */
     int in_place, may_thread, daemon;
     /* known_place: ended by us where it can hold no lock of libc or the interpreter */
     _Atomic int known_place, killed;
@@ -124,7 +125,8 @@ struct tc_task *tc_current_task(void);
 /* handle.c */
 int tc_shared_ready(PyObject *module);
 void tc_handles_after_fork(void);
-void tc_close_pidfd(struct tc_task *task); /* and takes the zombie of a task with an exit signal */
+/* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
+void tc_task_close(struct tc_task *task);
 PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
 PyObject *tc_handle_for(struct tc_task *task);
 PyObject *tc_shared_start(PyObject *module, PyObject *args);

@@ -39,15 +39,15 @@
 enum { UNANSWERED = -1, NOT_OPEN = 1 << 20, PATIENCE = 200, PAUSE_US = 10000 };
 
 struct question {
-	char call[16];
-	unsigned long long flags;
-	unsigned long long exit_signal;
-	char situation[32];
+    char call[16];
+    unsigned long long flags;
+    unsigned long long exit_signal;
+    char situation[32];
 };
 
 /* clone3's argument as of Linux 5.7; own, so that old headers will do. */
 struct args {
-	uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
 };
 
 /* Where the kernel may write; the stack is only named, never used. */
@@ -57,209 +57,182 @@ static char stack[4096] __attribute__((aligned(64)));
 /* What the new task does in place of returning. */
 #if defined(__x86_64__)
 #define EXIT_AT_ONCE "xor %%edi, %%edi\n\tmov %[leave], %%eax\n\tsyscall\n\t"
-#define PARK                                                                                                           \
-	"2: xor %%edi, %%edi\n\txor %%esi, %%esi\n\txor %%edx, %%edx\n\txor %%r10d, %%r10d\n\t"                        \
-	"mov %[sleep], %%eax\n\tsyscall\n\tjmp 2b\n\t"
-#define RAW(body)                                                                                                      \
-	register long r10 __asm__("r10") = d;                                                                          \
-	register long r8 __asm__("r8") = e;                                                                            \
-	long result;                                                                                                   \
-	__asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\t" body "1:"                                        \
-			 : "=a"(result)                                                                                \
-			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), [leave] "i"(SYS_exit),              \
-			   [sleep] "i"(SYS_ppoll)                                                                      \
-			 : "rcx", "r11", "memory");                                                                    \
-	return result
+#define PARK                                                                                \
+    "2: xor %%edi, %%edi\n\txor %%esi, %%esi\n\txor %%edx, %%edx\n\txor %%r10d, %%r10d\n\t" \
+    "mov %[sleep], %%eax\n\tsyscall\n\tjmp 2b\n\t"
+#define RAW(body)                                                             \
+    register long r10 __asm__("r10") = d;                                     \
+    register long r8 __asm__("r8") = e;                                       \
+    long result;                                                              \
+    __asm__ volatile("syscall\n\ttest %%rax, %%rax\n\tjnz 1f\n\t" body "1:"   \
+                     : "=a"(result)                                           \
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10),         \
+                       "r"(r8), [leave] "i"(SYS_exit), [sleep] "i"(SYS_ppoll) \
+                     : "rcx", "r11", "memory");                               \
+    return result
 #elif defined(__aarch64__)
 #define EXIT_AT_ONCE "mov x0, #0\n\tmov x8, %[leave]\n\tsvc #0\n\t"
-#define PARK                                                                                                           \
-	"2: mov x0, #0\n\tmov x1, #0\n\tmov x2, #0\n\tmov x3, #0\n\tmov x8, %[sleep]\n\tsvc #0\n\tb 2b\n\t"
-#define RAW(body)                                                                                                      \
-	register long x8 __asm__("x8") = number;                                                                       \
-	register long x0 __asm__("x0") = a;                                                                            \
-	register long x1 __asm__("x1") = b;                                                                            \
-	register long x2 __asm__("x2") = c;                                                                            \
-	register long x3 __asm__("x3") = d;                                                                            \
-	register long x4 __asm__("x4") = e;                                                                            \
-	__asm__ volatile("svc #0\n\tcbnz x0, 1f\n\t" body "1:"                                                         \
-			 : "+r"(x0)                                                                                    \
-			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), [leave] "i"(SYS_exit), [sleep] "i"(SYS_ppoll)  \
-			 : "memory");                                                                                  \
-	return x0
+#define PARK "2: mov x0, #0\n\tmov x1, #0\n\tmov x2, #0\n\tmov x3, #0\n\tmov x8, %[sleep]\n\tsvc #0\n\tb 2b\n\t"
+#define RAW(body)                                                                                                 \
+    register long x8 __asm__("x8") = number;                                                                      \
+    register long x0 __asm__("x0") = a;                                                                           \
+    register long x1 __asm__("x1") = b;                                                                           \
+    register long x2 __asm__("x2") = c;                                                                           \
+    register long x3 __asm__("x3") = d;                                                                           \
+    register long x4 __asm__("x4") = e;                                                                           \
+    __asm__ volatile("svc #0\n\tcbnz x0, 1f\n\t" body "1:"                                                        \
+                     : "+r"(x0)                                                                                   \
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), [leave] "i"(SYS_exit), [sleep] "i"(SYS_ppoll) \
+                     : "memory");                                                                                 \
+    return x0
 #else
 #error "no raw clone for this machine yet"
 #endif
 
-static long start_and_exit(long number, long a, long b, long c, long d, long e)
-{
-	RAW(EXIT_AT_ONCE);
-}
+static long start_and_exit(long number, long a, long b, long c, long d, long e) { RAW(EXIT_AT_ONCE); }
 
-static long start_and_park(long number, long a, long b, long c, long d, long e)
-{
-	RAW(PARK);
-}
+static long start_and_park(long number, long a, long b, long c, long d, long e) { RAW(PARK); }
 
 static long ask_clone3(const struct question *q)
 {
-	struct args args = {
-		.flags = q->flags,
-		.exit_signal = q->exit_signal,
-		.pidfd = (uintptr_t)&pidfd,
-		.parent_tid = (uintptr_t)&parent_tid,
-		.child_tid = (uintptr_t)&child_tid,
-		.cgroup = NOT_OPEN,
-	};
-	if (!strcmp(q->situation, "no-stack"))
-		args.stack_size = sizeof stack;
-	if (!strcmp(q->situation, "no-stack_size"))
-		args.stack = (uintptr_t)stack;
-	if (!strcmp(q->situation, "no-pidfd"))
-		args.pidfd = 0;
-	return start_and_exit(SYS_clone3, (long)&args, sizeof args, 0, 0, 0);
+    struct args args = {
+        .flags = q->flags,
+        .exit_signal = q->exit_signal,
+        .pidfd = (uintptr_t)&pidfd,
+        .parent_tid = (uintptr_t)&parent_tid,
+        .child_tid = (uintptr_t)&child_tid,
+        .cgroup = NOT_OPEN,
+    };
+    if (!strcmp(q->situation, "no-stack")) args.stack_size = sizeof stack;
+    if (!strcmp(q->situation, "no-stack_size")) args.stack = (uintptr_t)stack;
+    if (!strcmp(q->situation, "no-pidfd")) args.pidfd = 0;
+    return start_and_exit(SYS_clone3, (long)&args, sizeof args, 0, 0, 0);
 }
 
 static long ask_clone(const struct question *q)
 {
-	/* clone(2) writes the pidfd where parent_tid points. */
-	long parent = strcmp(q->situation, "no-pidfd") ? (long)&parent_tid : 0;
-	long flags = (long)(q->flags | q->exit_signal);
+    /* clone(2) writes the pidfd where parent_tid points. */
+    long parent = strcmp(q->situation, "no-pidfd") ? (long)&parent_tid : 0;
+    long flags = (long)(q->flags | q->exit_signal);
 #if defined(__x86_64__)
-	return start_and_exit(SYS_clone, flags, 0, parent, (long)&child_tid, 0);
+    return start_and_exit(SYS_clone, flags, 0, parent, (long)&child_tid, 0);
 #else
-	return start_and_exit(SYS_clone, flags, 0, parent, 0, (long)&child_tid);
+    return start_and_exit(SYS_clone, flags, 0, parent, 0, (long)&child_tid);
 #endif
 }
 
-static long ask_unshare(const struct question *q)
-{
-	return syscall(SYS_unshare, (unsigned long)q->flags) ? -errno : 0;
-}
+static long ask_unshare(const struct question *q) { return syscall(SYS_unshare, (unsigned long)q->flags) ? -errno : 0; }
 
 static long ask(const struct question *q)
 {
-	if (!strcmp(q->call, "clone3"))
-		return ask_clone3(q);
-	return !strcmp(q->call, "clone") ? ask_clone(q) : ask_unshare(q);
+    if (!strcmp(q->call, "clone3")) return ask_clone3(q);
+    return !strcmp(q->call, "clone") ? ask_clone(q) : ask_unshare(q);
 }
 
 /* An ordinary user makes namespaces only inside a user namespace of his own. */
 static int unshare_somehow(int flag)
 {
-	return syscall(SYS_unshare, flag) && syscall(SYS_unshare, flag | CLONE_NEWUSER);
+    return syscall(SYS_unshare, flag) && syscall(SYS_unshare, flag | CLONE_NEWUSER);
 }
 
 /* Returns 0 when the situation holds; a parked sharer's pid is left in *sharer. */
 static int prepare(const struct question *q, pid_t *sharer)
 {
-	const char *situation = q->situation;
-	long flags = 0;
+    const char *situation = q->situation;
+    long flags = 0;
 
-	if (!strcmp(situation, "unshared-pid"))
-		return unshare_somehow(CLONE_NEWPID);
-	if (!strcmp(situation, "unshared-time"))
-		return unshare_somehow(CLONE_NEWTIME);
-	if (!strcmp(situation, "thread"))
-		flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
-	else if (!strcmp(situation, "vm"))
-		flags = CLONE_VM;
-	else if (!strcmp(situation, "sighand"))
-		flags = CLONE_VM | CLONE_SIGHAND;
-	if (!flags)
-		return 0;
-	long started = start_and_park(SYS_clone, flags, 0, 0, 0, 0);
-	if (started > 0 && !(flags & CLONE_THREAD))
-		*sharer = (pid_t)started; /* a thread goes with its group */
-	return started < 0;
+    if (!strcmp(situation, "unshared-pid")) return unshare_somehow(CLONE_NEWPID);
+    if (!strcmp(situation, "unshared-time")) return unshare_somehow(CLONE_NEWTIME);
+    if (!strcmp(situation, "thread"))
+        flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
+    else if (!strcmp(situation, "vm"))
+        flags = CLONE_VM;
+    else if (!strcmp(situation, "sighand"))
+        flags = CLONE_VM | CLONE_SIGHAND;
+    if (!flags) return 0;
+    long started = start_and_park(SYS_clone, flags, 0, 0, 0, 0);
+    if (started > 0 && !(flags & CLONE_THREAD)) *sharer = (pid_t)started; /* a thread goes with its group */
+    return started < 0;
 }
 
-static void reap_all(void)
-{
-	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
-		;
-}
+static void reap_all(void) { while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR); }
 
 /* The process that puts one question; the answer goes to shared memory before anything can end the process. */
 static void put(const struct question *q, volatile int *answer)
 {
-	pid_t sharer = 0;
-	sigset_t all;
+    pid_t sharer = 0;
+    sigset_t all;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, NULL); /* exit signals */
-	if (!strcmp(q->situation, "init")) {
-		if (unshare_somehow(CLONE_NEWPID))
-			return;
-		pid_t init = fork();
-		if (init) {
-			waitpid(init, NULL, __WALL);
-			return;
-		}
-	}
-	if (prepare(q, &sharer))
-		return;
-	long result = ask(q);
-	*answer = result < 0 ? (int)-result : 0;
-	if (sharer)
-		kill(sharer, SIGKILL);
-	reap_all();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL); /* exit signals */
+    if (!strcmp(q->situation, "init")) {
+        if (unshare_somehow(CLONE_NEWPID)) return;
+        pid_t init = fork();
+        if (init) {
+            waitpid(init, NULL, __WALL);
+            return;
+        }
+    }
+    if (prepare(q, &sharer)) return;
+    long result = ask(q);
+    *answer = result < 0 ? (int)-result : 0;
+    if (sharer) kill(sharer, SIGKILL);
+    reap_all();
 }
 
 static int answer_to(const struct question *q, volatile int *answer)
 {
-	*answer = UNANSWERED;
-	pid_t process = fork();
-	if (process < 0) {
-		perror("rules_oracle: fork");
-		exit(1);
-	}
-	if (process == 0) {
-		put(q, answer);
-		_exit(0);
-	}
-	waitpid(process, NULL, __WALL);
-	reap_all(); /* CLONE_PARENT makes its tasks children of this process */
-	return *answer;
+    *answer = UNANSWERED;
+    pid_t process = fork();
+    if (process < 0) {
+        perror("rules_oracle: fork");
+        exit(1);
+    }
+    if (process == 0) {
+        put(q, answer);
+        _exit(0);
+    }
+    waitpid(process, NULL, __WALL);
+    reap_all(); /* CLONE_PARENT makes its tasks children of this process */
+    return *answer;
 }
 
 static int read_question(const char *line, struct question *q)
 {
-	char flags[32], exit_signal[32];
+    char flags[32], exit_signal[32];
 
-	strcpy(q->situation, "plain");
-	if (sscanf(line, "%15s %31s %31s %31s", q->call, flags, exit_signal, q->situation) < 3)
-		return -1;
-	if (strcmp(q->call, "clone") && strcmp(q->call, "clone3") && strcmp(q->call, "unshare"))
-		return -1;
-	q->flags = strtoull(flags, NULL, 0);
-	q->exit_signal = strtoull(exit_signal, NULL, 0);
-	return q->exit_signal == SIGKILL || q->exit_signal == SIGSTOP ? -1 : 0;
+    strcpy(q->situation, "plain");
+    if (sscanf(line, "%15s %31s %31s %31s", q->call, flags, exit_signal, q->situation) < 3) return -1;
+    if (strcmp(q->call, "clone") && strcmp(q->call, "clone3") && strcmp(q->call, "unshare")) return -1;
+    q->flags = strtoull(flags, NULL, 0);
+    q->exit_signal = strtoull(exit_signal, NULL, 0);
+    return q->exit_signal == SIGKILL || q->exit_signal == SIGSTOP ? -1 : 0;
 }
 
 int main(void)
 {
-	volatile int *answer = mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int patience = PATIENCE;
-	char line[128];
-	struct question q;
+    volatile int *answer = mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int patience = PATIENCE;
+    char line[128];
+    struct question q;
 
-	if (answer == MAP_FAILED) {
-		perror("rules_oracle: mmap");
-		return 1;
-	}
-	while (fgets(line, sizeof line, stdin)) {
-		if (read_question(line, &q)) {
-			fprintf(stderr, "rules_oracle: not a question: %s", line);
-			return 2;
-		}
-		int number = answer_to(&q, answer);
-		while ((number == EAGAIN || number == ENOMEM || number == ENOSPC) && patience-- > 0) {
-			usleep(PAUSE_US);
-			number = answer_to(&q, answer);
-		}
-		printf("%d\n", number);
-		fflush(stdout); /* or every child would inherit, and might print, what is still in the buffer */
-	}
-	return 0;
+    if (answer == MAP_FAILED) {
+        perror("rules_oracle: mmap");
+        return 1;
+    }
+    while (fgets(line, sizeof line, stdin)) {
+        if (read_question(line, &q)) {
+            fprintf(stderr, "rules_oracle: not a question: %s", line);
+            return 2;
+        }
+        int number = answer_to(&q, answer);
+        while ((number == EAGAIN || number == ENOMEM || number == ENOSPC) && patience-- > 0) {
+            usleep(PAUSE_US);
+            number = answer_to(&q, answer);
+        }
+        printf("%d\n", number);
+        fflush(stdout); /* or every child would inherit, and might print, what is still in the buffer */
+    }
+    return 0;
 }

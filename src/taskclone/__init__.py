@@ -3,7 +3,7 @@
 The layout; a file imports only from what stands further up, which tests/contracts/test_layers.py keeps so:
 
     errors      the exceptions
-    flags       the table of CLONE_* flags, and the presets
+    flags       the table of CLONE_* flags, and the presets (flagdoc writes docs/flags.md from it)
     rule rules  which sets of flags the kernel refuses
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data

@@ -84,6 +84,12 @@ class CloneFlags(enum.IntFlag, boundary=enum.KEEP):
     PIDFD_AUTOKILL = 1 << 36
     EMPTY_MNTNS = 1 << 37
 
+    def __invert__(self) -> CloneFlags:
+        """All of the 64 bits but these. The enum module's own ``~`` knows only the named bits and those between, so
+        that ``flags & ~VM`` would drop the unknown ones.
+        """
+        return CloneFlags(0xFFFF_FFFF_FFFF_FFFF ^ int(self))
+
 
 UNSHARE_EMPTY_MNTNS: Final = 0x0010_0000
 """unshare(2)'s own flag of Linux 7.1: the bit that is PARENT_SETTID to clone."""
@@ -484,7 +490,8 @@ _CALL_NOTES: Mapping[tuple[CloneFlags, Call], str] = {
 
 def members(flags: int) -> tuple[CloneFlags, ...]:
     """The named flags of a set in the order of their bits; unknown bits are left to ``flag_names``."""
-    return tuple(member for member in CloneFlags if member & flags)
+    bits = int(flags)  # IntFlag's operators are slow
+    return tuple(member for member in CloneFlags if member.value & bits)
 
 
 def call_note(member: CloneFlags, call: Call, *, special_only: bool = False) -> str:

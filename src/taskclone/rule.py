@@ -23,7 +23,6 @@ __all__ = [
     "flags_with",
     "has_sys_admin",
     "needs",
-    "others",
     "running_kernel",
 ]
 
@@ -155,11 +154,6 @@ class Rule:
 def flags_with(pick: Callable[[Row], bool]) -> CloneFlags:
     """All flags of the table whose row ``pick`` takes."""
     return functools.reduce(CloneFlags.__or__, (member for member, row in ROWS.items() if pick(row)), _NONE)
-
-
-def others(flags: int) -> CloneFlags:
-    """All of the 64 bits but these; ``~`` would give a negative number."""
-    return CloneFlags(0xFFFF_FFFF_FFFF_FFFF & ~int(flags))
 
 
 def came_with(version: Version) -> Rule:

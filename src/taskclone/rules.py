@@ -15,7 +15,7 @@ from typing import Final
 
 from taskclone.errors import FlagError
 from taskclone.flags import ROWS, SYS_ADMIN, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names
-from taskclone.rule import Context, Rule, Version, came_with, flags_with, has_sys_admin, needs, others
+from taskclone.rule import Context, Rule, Version, came_with, flags_with, has_sys_admin, needs
 
 __all__ = ["RULES", "Context", "Rule", "advice", "broken", "missing_privilege", "require_legal"]
 
@@ -34,8 +34,8 @@ _V7_1: Version = (7, 1)
 
 
 _SIGNAL_BYTE: Final = CloneFlags(0xFF)
-_WIDE: Final = others(0xFFFF_FFFF)
-_UNNAMED: Final = others(flags_with(lambda row: True))
+_WIDE: Final = ~_F(0xFFFF_FFFF)
+_UNNAMED: Final = ~flags_with(lambda row: True)
 _SPARED_BY_NEWUSER: Final = flags_with(lambda row: row.privilege == SYS_ADMIN and row.spared_by == _F.NEWUSER)
 _NOT_FOR_CLONE3: Final = flags_with(lambda row: "clone3" not in row.accepted_by)
 _NOT_FOR_UNSHARE: Final = flags_with(lambda row: "unshare" not in row.accepted_by)
@@ -69,7 +69,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         id="unknown-bits",
         calls=_CLONE3,
-        any_of=_UNNAMED & others(_SIGNAL_BYTE),
+        any_of=_UNNAMED & ~_SIGNAL_BYTE,
         until=(NEWEST_MEASURED[0], NEWEST_MEASURED[1] + 1),
         message=f"no flag of Linux up to {'.'.join(map(str, NEWEST_MEASURED))} has the bits {{flags}}",
         cure="leave them out",
@@ -242,7 +242,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         id="not-for-unshare",
         calls=_UNSHARE,
-        any_of=(_NOT_FOR_UNSHARE | _UNNAMED) & others(UNSHARE_EMPTY_MNTNS),
+        any_of=(_NOT_FOR_UNSHARE | _UNNAMED) & ~_F(UNSHARE_EMPTY_MNTNS),
         message="unshare(2) does not take {flags}",
         cure="it takes what can stop being shared, and the namespaces",
     ),

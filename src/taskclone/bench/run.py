@@ -12,28 +12,28 @@ import subprocess
 import sys
 import tempfile
 import threading
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from statistics import median
+from time import monotonic
 from typing import Any
 
-from taskclone import _core
 from taskclone.bench.results import ALONE, TOGETHER, Fact, Point, PointRun, Results
 from taskclone.bench.series import Case
 from taskclone.bench.worker import Request
 
-__all__ = ["Estimate", "Options", "Outcome", "estimate", "run", "step_count"]
+__all__ = ["Estimate", "OnStep", "Options", "Outcome", "estimate", "run", "step_count"]
 
 MEMCPY_SIZES = (64 * 1024, 2 * 1024 * 1024)
 LOOP_LARGEST_MB = 8
 LOOP_LAUNCHES = 2000
 LOOP_KINDS = ("fork", "thread")
 GRACE_SECONDS = 60
-FORK_GUESS_US = 250.0
+TOGETHER_SHARE = 2
 
-OnStep = Callable[[str], None]
+OnStep = Callable[[int, str], None]
+"""Called with the number of the round (from 0) and what of it is measured now; with "" when a round begins."""
 
 
 @dataclass(frozen=True)
@@ -65,30 +65,35 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds; ``scale`` is how much slower than the guesses this machine starts a process."""
+    """Seconds."""
 
     likely: float
     most: float
-    scale: float
 
 
 def estimate(case: Case, options: Options) -> Estimate:
     """How long a run takes, from rough costs and a short try of this machine."""
-    scale = max(0.25, median(array("Q", _core.bare_run("fork", 50, 1.0)[1])) / 1e3 / FORK_GUESS_US)
+    probe = next((series for series in case.series if series.bare), case.series[0])
+    began = monotonic()
+    tried = Request(case.name, (probe.key,), (0,), 100, 1.0, options.cpu, _find_program())
+    launches = [event["total_ns"] for event in _events(tried) if event["event"] == "point"]
+    worker_seconds = monotonic() - began
+    scale: float = median(launches[0]) / 1e3 / probe.cost_us[0]
 
     def point_seconds(keys: tuple[str, ...], heap: int) -> float:
         costs = [case.find(key).cost_us for key in keys]
         launch = sum(base + per_mb * heap for base, per_mb in costs) * scale / 1e6
-        return min(options.seconds, options.count * launch)
+        return min(options.seconds * _share(keys), options.count * launch)
 
     groups = [(series.key,) for series in case.series] + ([case.together] if case.together else [])
-    overhead = 0.3 * scale * options.rounds * len(groups)
+    overhead = worker_seconds * options.rounds * len(groups)
     likely = sum(point_seconds(keys, heap) for keys in groups for heap in options.heaps)
-    return Estimate(likely + overhead, len(groups) * len(options.heaps) * options.seconds + overhead, scale)
+    most = sum(options.seconds * _share(keys) for keys in groups) * len(options.heaps)
+    return Estimate(likely + overhead, most + overhead)
 
 
 def step_count(case: Case, options: Options) -> int:
-    """How often ``run`` calls ``on_step``."""
+    """How many things ``run`` measures, each of them told to ``on_step``."""
     a_round = len(case.series) + bool(case.together) + bool(options.loop)
     return options.rounds * a_round
 
@@ -101,17 +106,18 @@ def run(case: Case, options: Options, host: dict[str, Fact], on_step: OnStep) ->
         collected.note("bare_program is not installed: the C series ran inside Python, whose memory a fork copies too")
     failed: dict[str, str] = {}
     for number in range(options.rounds):
+        on_step(number, "")
         for text, group, request in _round(case, options, program, number):
+            on_step(number, text)
             if text not in failed:
                 try:
                     for event in _events(request):
                         collected.take(event, group, request.series)
                 except WorkerError as error:
                     failed[text] = f"{text}: {error}"
-            on_step(f"round {number + 1} of {options.rounds}: {text}")
         if options.loop:
+            on_step(number, "launch_loop")
             collected.take_loop(options)
-            on_step(f"round {number + 1} of {options.rounds}: launch_loop")
     for failure in failed.values():
         collected.note(f"not measured: {failure}")
     return Outcome(collected.results(case, options, host), tuple(failed.values()))
@@ -124,12 +130,17 @@ def _round(case: Case, options: Options, program: str | None, number: int) -> It
 
     def request(keys: tuple[str, ...], memcpy: tuple[int, ...] = ()) -> Request:
         alone = program if len(keys) == 1 else None
-        return Request(case.name, keys, options.heaps, count, seconds, options.cpu, alone, memcpy)
+        return Request(case.name, keys, options.heaps, count, seconds * _share(keys), options.cpu, alone, memcpy)
 
     for series in case.series:
         yield series.label, ALONE, request((series.key,))
     if case.together:
         yield "all in turn", TOGETHER, request(case.together, MEMCPY_SIZES)
+
+
+def _share(keys: tuple[str, ...]) -> int:
+    """How many times the seconds of a point a worker gets at a heap: many series in turn need more than one."""
+    return 1 if len(keys) == 1 else TOGETHER_SHARE
 
 
 def _find_program() -> str | None:
@@ -140,7 +151,7 @@ def _find_program() -> str | None:
 def _events(request: Request) -> Iterator[dict[str, Any]]:
     """Start a worker and yield its answers; WorkerError when it fails or takes far too long."""
     limit = GRACE_SECONDS + len(request.heaps) * (request.seconds + 5) * 2
-    argv = [sys.executable, "-P", "-m", "taskclone.bench.worker", json.dumps(request._asdict())]
+    argv = [sys.executable, "-P", "-m", "taskclone.bench.worker", json.dumps(asdict(request))]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True) as worker,

@@ -11,7 +11,6 @@ __all__ = ["Line", "Summary", "fit_line", "percentile", "summarize"]
 class Summary(NamedTuple):
     """Of one sample, in its own unit."""
 
-    count: int
     p10: float
     p25: float
     median: float
@@ -46,7 +45,8 @@ def summarize(values: Sequence[float]) -> Summary:
     """ValueError when there are none."""
     ordered = sorted(values)
     shares = (0.10, 0.25, 0.50, 0.75, 0.99)
-    return Summary(len(ordered), *(percentile(ordered, share) for share in shares), sum(ordered) / len(ordered))
+    p10, p25, middle, p75, p99 = (percentile(ordered, share) for share in shares)
+    return Summary(p10, p25, middle, p75, p99, sum(ordered) / len(ordered))
 
 
 def fit_line(xs: Sequence[float], ys: Sequence[float]) -> Line:

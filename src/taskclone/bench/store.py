@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-import pyperf
+import pyperf  # type: ignore[import-untyped]
 
 from taskclone.bench.results import Fact, Point, PointRun, Results
 

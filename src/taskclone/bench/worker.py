@@ -11,8 +11,9 @@ import os
 import sys
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from taskclone import _core
 from taskclone.bench.cases import find
@@ -26,7 +27,8 @@ WARM_UP = 3
 MEMCPY_REPEATS = 200
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """What one worker does: all ``series`` in turn, at every heap. ``program`` is the C program, for one C series."""
 
     case: str

@@ -1,0 +1,1 @@
+"""What people look at: charts and tables, drawn from stored data only."""
