@@ -9,7 +9,8 @@
 static PyMethodDef methods[] = {
     {"bare_memcpy", tc_bare_memcpy, METH_VARARGS, "bare_memcpy(size, repeats) -> durations"},
     {"bare_run", tc_bare_run, METH_VARARGS, "bare_run(kind, count, seconds) -> (start, total)"},
-    {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(record, name) -> (pid, pidfd)"},
+    {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(record, child, name) -> True in the creator"},
+    {"flush_streams", tc_flush_streams, METH_NOARGS, "flush sys.stdout and sys.stderr"},
     {"hosts_end", tc_hosts_end, METH_NOARGS, "end the idle hosts and the keeper"},
     {"in_task", tc_in_task, METH_NOARGS, "True in a task that shares memory"},
     {"kcmp", tc_kcmp, METH_VARARGS, "kcmp(pid1, pid2, type, index1=0, index2=0) -> 0, 1 or 2"},

@@ -180,16 +180,34 @@ static PyType_Slot record_slots[] = {
 };
 PyType_Spec tc_record_spec = {"taskclone._core.Record", sizeof(RecordObject), 0, Py_TPFLAGS_DEFAULT, record_slots};
 
+/* In C because a copied task pays for each page that it writes to, and reference counts are writes. */
+PyObject *tc_flush_streams(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    static const char *const names[] = {"stdout", "stderr"};
+    for (int i = 0; i < 2; i++) {
+        PyObject *stream = PySys_GetObject(names[i]); /* borrowed; None where there is none */
+        if (!stream || stream == Py_None) continue;
+        Py_INCREF(stream);
+        PyObject *closed = PyObject_GetAttrString(stream, "closed");
+        int is_closed = closed ? PyObject_IsTrue(closed) : -1;
+        PyObject *done = is_closed == 0 ? PyObject_CallMethod(stream, "flush", NULL) : NULL;
+        Py_XDECREF(closed);
+        Py_DECREF(stream);
+        if (is_closed < 0 || (is_closed == 0 && !done)) return NULL;
+        Py_XDECREF(done);
+    }
+    Py_RETURN_NONE;
+}
+
 PyObject *tc_copied_start(PyObject *module, PyObject *args)
 {
-    PyObject *object;
+    (void)module;
+    PyObject *object, *child;
     const char *name;
-    if (!PyArg_ParseTuple(args, "OO&:copied_start", &object, tc_bytes_or_none, &name)) return NULL;
-    PyTypeObject *type = (PyTypeObject *)PyObject_GetAttrString(module, "Record");
-    if (!type) return NULL;
-    int right = PyObject_TypeCheck(object, type);
-    Py_DECREF(type);
-    if (!right) return PyErr_Format(PyExc_TypeError, "copied_start() needs a Record");
+    if (!PyArg_ParseTuple(args, "OOO&:copied_start", &object, &child, tc_bytes_or_none, &name)) return NULL;
+    if (strcmp(Py_TYPE(object)->tp_name, tc_record_spec.name) || strcmp(Py_TYPE(child)->tp_name, tc_child_spec.name))
+        return PyErr_Format(PyExc_TypeError, "copied_start() needs a Record and a Child");
     RecordObject *record = (RecordObject *)object;
     if (!record_open(record) || PySys_Audit("os.fork", NULL) < 0) return NULL;
 
@@ -202,7 +220,7 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         struct tc_spec spec = {.name = name, .report = &record->page->report};
         static const struct tc_step_row steps[] = {{TC_STEP_NAME, tc_step_name_task}, {TC_STEP_NONE, NULL}};
         if (tc_run_steps(&spec, steps)) _exit(255); /* the record says which step */
-        return Py_BuildValue("(ii)", 0, -1);
+        Py_RETURN_FALSE;
     }
     int err = errno;
     int pidfd = pid < 0 ? -1 : (int)TC_SYS(SYS_pidfd_open, pid, 0);
@@ -220,5 +238,6 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {}
         return tc_raise_step(TC_STEP_PIDFD, -pidfd);
     }
-    return Py_BuildValue("(ii)", pid, pidfd < 0 ? -1 : pidfd);
+    tc_child_set(child, pid, pidfd < 0 ? -1 : pidfd);
+    Py_RETURN_TRUE;
 }

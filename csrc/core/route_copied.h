@@ -4,8 +4,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* copied_start(record, name) -> (pid, pidfd) in the creator, (0, -1) in the new task. */
+/* copied_start(record, child, name) -> True in the creator, and the child is filled; False in the new task. */
 PyObject *tc_copied_start(PyObject *module, PyObject *args);
+
+/* flush_streams(): sys.stdout and sys.stderr, unless they are closed. */
+PyObject *tc_flush_streams(PyObject *module, PyObject *unused);
 
 extern PyType_Spec tc_record_spec;
 

@@ -108,17 +108,24 @@ typedef struct {
     struct tc_status status;
 } ChildObject;
 
-static PyObject *child_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+void tc_child_set(PyObject *object, pid_t pid, int pidfd)
 {
-    int pid, pidfd;
-    static char *names[] = {"pid", "pidfd", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ii:Child", names, &pid, &pidfd)) return NULL;
-    ChildObject *self = (ChildObject *)type->tp_alloc(type, 0);
-    if (!self) return NULL;
+    ChildObject *self = (ChildObject *)object;
     self->pid = pid;
     self->pidfd = pidfd;
     self->owner = getpid();
     if (pidfd < 0) self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
+}
+
+static PyObject *child_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    int pid = 0, pidfd = -1;
+    static char *names[] = {"pid", "pidfd", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|ii:Child", names, &pid, &pidfd)) return NULL;
+    ChildObject *self = (ChildObject *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->pidfd = -1;
+    if (pid) tc_child_set((PyObject *)self, pid, pidfd);
     return (PyObject *)self;
 }
 

@@ -79,6 +79,8 @@ Outcome: TypeAlias = tuple[Kind, Any]
 """("value", v), ("exception", e) to be raised in the creator, or ("exit", message): the body ended itself."""
 
 _KINDS: tuple[Kind, ...] = ("value", "exception", "exit")
+NONE = len(_KINDS)
+"""The kind that stands for ("value", None) without a payload."""
 
 
 def exit_code_of(exception: BaseException) -> int:
@@ -99,19 +101,22 @@ def exit_message(exception: BaseException) -> str:
     return f"by {type(exception).__name__}"
 
 
-def dump(outcome: Outcome) -> tuple[int, bytes]:
-    """(kind, payload) of an outcome that has to leave copied memory; what cannot be pickled becomes an OutcomeError."""
+def dump(outcome: Outcome, code: int) -> tuple[int, int, bytes]:
+    """(kind, exit status, payload) of an outcome that has to leave copied memory.
+
+    What cannot be pickled becomes an OutcomeError.
+    """
     kind, value = outcome
     trace = ""
     if kind == "exception":
         trace = "".join(traceback.format_exception(value))
         value = (value, trace)
     try:
-        return _KINDS.index(kind), pickle.dumps(value, protocol=5)
+        return _KINDS.index(kind), code, pickle.dumps(value, protocol=5)
     except Exception as reason:
         what = f"the result, {_short(outcome[1])}," if kind == "value" else f"the exception {_short(outcome[1])}"
         text = f"{what} cannot be pickled: {type(reason).__name__}: {reason}"
-        return _KINDS.index("exception"), pickle.dumps((OutcomeError(text), trace), protocol=5)
+        return _KINDS.index("exception"), code or 1, pickle.dumps((OutcomeError(text), trace), protocol=5)
 
 
 def load(kind: int, payload: bytes) -> Outcome:
@@ -120,6 +125,8 @@ def load(kind: int, payload: bytes) -> Outcome:
     Raises:
         OutcomeError: it cannot be unpickled here; says why.
     """
+    if kind == NONE:
+        return "value", None
     name = _KINDS[kind]
     try:
         value = pickle.loads(payload)

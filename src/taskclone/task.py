@@ -77,20 +77,16 @@ class Task(Generic[R]):
     As a context manager it waits when the block is left normally; when the block raises it terminates, then kills.
     """
 
-    __slots__ = ("__weakref__", "_ended_at", "_handle", "_outcome", "_started_at", "emulated", "plan", "route")
+    __slots__ = ("__weakref__", "_ended_at", "_handle", "_outcome", "_started_at", "plan", "route")
 
     plan: Plan
     """How it was started."""
     route: str
     """The way in which it was started: copied, shared, thread or program."""
-    emulated: dict[str, str]
-    """What was done in another way than by a flag, and why."""
-
     def __init__(self, handle: Handle, plan: Plan, route: str) -> None:
         self._handle = handle
         self.plan = plan
         self.route = route
-        self.emulated = {}
         self._outcome: Outcome | None = None
         self._started_at = time.monotonic()
         self._ended_at: float | None = None
@@ -186,7 +182,8 @@ class Task(Generic[R]):
         return value if kind == "exception" else None
 
     def _await_outcome(self, timeout: float | None) -> Outcome:
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         if self._outcome is None:
             if not self._handle.wait_done(timeout):
                 raise TimeoutError(f"{self._who()} has no result after {timeout:g} s")

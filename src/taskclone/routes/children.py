@@ -22,13 +22,16 @@ _sweep_at = 64
 class ChildHandle:
     """Waiting for, signalling and ending a child through its pidfd."""
 
-    __slots__ = ("_status", "child", "daemon", "granted")
+    __slots__ = ("_flags", "_status", "child", "daemon")
 
-    def __init__(self, pid: int, pidfd: int, flags: int, exit_signal: int, daemon: bool) -> None:
-        self.child = Child(pid, pidfd)
-        self.granted = Granted(CloneFlags(flags), exit_signal)
+    def __init__(self, child: Child, flags: int, daemon: bool) -> None:
+        self.child = child
+        self._flags = flags
         self.daemon = daemon
         self._status: ExitStatus | None = None
+
+    def started(self) -> None:
+        """From now on there is something to wait for."""
         running.add(self)
         if len(running) >= _sweep_at:
             sweep()
@@ -40,6 +43,11 @@ class ChildHandle:
     @property
     def tid(self) -> int:
         return self.child.pid
+
+    @property
+    def granted(self) -> Granted:
+        """The exit signal is SIGCHLD: by fork's own word, or because execve sets it."""
+        return Granted(CloneFlags(self._flags), signal.SIGCHLD)
 
     def fileno(self) -> int:
         if self.child.pidfd < 0:
@@ -53,7 +61,7 @@ class ChildHandle:
         return self.wait(timeout)
 
     def wait(self, timeout: float | None) -> bool:
-        if not self.child.wait(timeout):
+        if self.child.pid and not self.child.wait(timeout):  # 0: the fork has failed
             return False
         running.discard(self)
         return True

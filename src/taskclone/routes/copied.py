@@ -5,19 +5,20 @@ The plain case only: no flags. What else can be said without CLONE_VM needs othe
 
 from __future__ import annotations
 
+import _signal
+import _thread
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from taskclone._core import Record, copied_start
+from taskclone._core import Child, Record, copied_start, flush_streams
 from taskclone.errors import TaskTerminated
 from taskclone.flags import CloneFlags, flag_names
-from taskclone.outcome import ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
+from taskclone.outcome import NONE, ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
 from taskclone.plan import Plan, unsupported
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
@@ -39,15 +40,18 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "ChildSetup(threads=, core=)", "they are about tasks that share memory (VM)")
 
 
+_SIGTERM = int(signal.SIGTERM)
+_NOTHING: Outcome = ("value", None)
+
+
 class CopiedHandle(ChildHandle):
     """A forked child and the record that it leaves its outcome in."""
 
-    __slots__ = ("_outcome", "record")
+    __slots__ = ("record",)
 
-    def __init__(self, pid: int, pidfd: int, record: Record, daemon: bool) -> None:
-        super().__init__(pid, pidfd, FORK_FLAGS, signal.SIGCHLD, daemon)
+    def __init__(self, record: Record, daemon: bool) -> None:
+        super().__init__(Child(), FORK_FLAGS, daemon)
         self.record = record
-        self._outcome: Outcome | None = None
 
     def status(self) -> ExitStatus | None:
         status = super().status()
@@ -60,6 +64,8 @@ class CopiedHandle(ChildHandle):
 
     def outcome(self) -> Outcome:
         left = self.record.load()
+        if left is not None and left[0] == NONE:
+            return _NOTHING
         if left is None:
             self.record.check()
         status = self.status()
@@ -78,15 +84,18 @@ class CopiedHandle(ChildHandle):
 
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
-    if threading.active_count() > 1:
+    if _thread._count():  # besides the main thread
         _warn_of_threads()
-    for stream in (sys.stdout, sys.stderr):
-        _flush(stream)
+    name = None if plan.name is None else os.fsencode(plan.name)
+    flush_streams()
+    # All that can be made before the fork is: what is written to while the child lives has to be copied first.
     record = Record()
-    pid, pidfd = copied_start(record, None if plan.name is None else os.fsencode(plan.name)[:15])
-    if pid == 0:
+    handle = CopiedHandle(record, plan.daemon)
+    task: Task[Any] = Task(handle, plan, NAME)
+    if not copied_start(record, handle.child, name):
         _run(record, fn, args, kwargs)
-    return Task(CopiedHandle(pid, pidfd, record, plan.daemon), plan, NAME)
+    handle.started()
+    return task
 
 
 def _warn_of_threads() -> None:
@@ -98,11 +107,6 @@ def _warn_of_threads() -> None:
     )
 
 
-def _flush(stream: Any) -> None:
-    if stream is not None and not stream.closed:
-        stream.flush()
-
-
 # ---- in the task ------------------------------------------------------------------------------------------------------
 
 
@@ -111,26 +115,28 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _run(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> NoReturn:
-    """The task from the fork to its end. Nothing may leave it: above are the creator's frames."""
+    """The task from the fork to its end. Nothing may leave it: above are the creator's frames.
+
+    Written for few page faults: each page that it is the first to write to is copied. So signal.signal, whose enums
+    cost 25 of them, is passed by, and None is not pickled.
+    """
     code = 255
     terminated = False
     try:
-        outcome: Outcome
         try:
-            signal.signal(signal.SIGTERM, _on_terminate)
-            outcome = "value", fn(*args, **(kwargs or {}))
+            _signal.signal(_SIGTERM, _on_terminate)
+            value = fn(*args, **kwargs) if kwargs else fn(*args)
+            flush_streams()
+            if value is None:
+                record.store(NONE, 0, b"")
+            else:
+                record.store(*dump(("value", value), 0))
             code = 0
-        except (SystemExit, KeyboardInterrupt) as stop:
-            terminated = isinstance(stop, TaskTerminated)
-            outcome, code = ("exit", exit_message(stop)), exit_code_of(stop)
+        except TaskTerminated:
+            terminated = True
+            flush_streams()
         except BaseException as exception:
-            outcome, code = ("exception", exception), 1
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the outcome is to be stored whole
-        for stream in (sys.stdout, sys.stderr):
-            _flush(stream)
-        if not terminated:
-            kind, payload = dump(outcome)
-            record.store(kind, code, payload)
+            code = _leave(record, exception)
     except BaseException:
         code = 255
         sys.excepthook(*sys.exc_info())  # a broken stream, no room for the outcome: on stderr, and in the exit status
@@ -142,3 +148,14 @@ def _run(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: 
                 os.kill(os.getpid(), signal.SIGTERM)
         finally:
             os._exit(code)
+
+
+def _leave(record: Record, exception: BaseException) -> int:
+    """Leaves an exception as the outcome; the exit status that goes with it."""
+    code = exit_code_of(exception)
+    flush_streams()
+    outcome: Outcome = ("exception", exception)
+    if isinstance(exception, SystemExit | KeyboardInterrupt):
+        outcome = "exit", exit_message(exception)
+    record.store(*dump(outcome, code))
+    return code

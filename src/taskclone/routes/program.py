@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from taskclone._core import program_start
+from taskclone._core import Child, program_start
 from taskclone.errors import StartError
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import Outcome, died
@@ -74,7 +74,8 @@ def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: di
     finally:
         for fd in opened:
             os.close(fd)
-    handle = ProgramHandle(pid, pidfd, flags, signal.SIGCHLD, plan.daemon)
+    handle = ProgramHandle(Child(pid, pidfd), flags, plan.daemon)
+    handle.started()
     handle.program = os.fsdecode(argv[0])
     return Task(handle, plan, NAME)
 
