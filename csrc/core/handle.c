@@ -294,7 +294,7 @@ static int may_start(void)
     else if (atomic_load(&tc_counters.malloc_deaths) >= tc_malloc_limit())
         tc_raise_named("UnsupportedOperation",
                        "%d tasks died inside malloc, and each keeps an arena of it locked: no more tasks that share "
-                       "memory are started, since they could hang. Restart this process, or use flags=PROCESS",
+                       "memory are started, since they could hang. Restart this process",
                        (int)atomic_load(&tc_counters.malloc_deaths));
     else return tc_guard_threads();
     return -1;

@@ -315,6 +315,16 @@ static void await_end(pid_t tid)
         i < 100 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
 }
 
+/* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */
+PyObject *tc_before_fork(PyObject *module, PyObject *unused)
+{
+    if (atomic_load(&tc_counters.malloc_deaths) && !tc_current_task())
+        return PyErr_Format(PyExc_RuntimeError,
+                            "a task died inside malloc and keeps an arena of it locked: fork() takes the locks of all "
+                            "arenas, and will hang now. Restart this process; programs can still be started by vfork");
+    return tc_hosts_end(module, unused);
+}
+
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;

@@ -9,6 +9,7 @@
 static PyMethodDef methods[] = {
     {"bare_memcpy", tc_bare_memcpy, METH_VARARGS, "bare_memcpy(size, repeats) -> durations"},
     {"bare_run", tc_bare_run, METH_VARARGS, "bare_run(kind, count, seconds) -> (start, total)"},
+    {"before_fork", tc_before_fork, METH_NOARGS, "hosts_end(), with a word where fork() would hang"},
     {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(record, child, name) -> True in the creator"},
     {"flush_streams", tc_flush_streams, METH_NOARGS, "flush sys.stdout and sys.stderr"},
     {"hosts_end", tc_hosts_end, METH_NOARGS, "end the idle hosts and the keeper"},

@@ -209,6 +209,10 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
     if (strcmp(Py_TYPE(object)->tp_name, tc_record_spec.name) || strcmp(Py_TYPE(child)->tp_name, tc_child_spec.name))
         return PyErr_Format(PyExc_TypeError, "copied_start() needs a Record and a Child");
     RecordObject *record = (RecordObject *)object;
+    if (atomic_load(&tc_counters.malloc_deaths))
+        return tc_raise_named("UnsupportedOperation",
+                              "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
+                              "the locks of all arenas and would hang. Restart this process; programs can still be started");
     if (!record_open(record) || PySys_Audit("os.fork", NULL) < 0) return NULL;
 
     tc_keep_hosts = 1;

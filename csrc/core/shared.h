@@ -88,6 +88,7 @@ void tc_host_give_back(struct tc_host *host);               /* one that was take
 void tc_host_wake(struct tc_host *host, uint32_t word);
 int tc_hosts_init(void);
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle ones and the keeper, and waits */
+PyObject *tc_before_fork(PyObject *module, PyObject *unused);
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
 extern _Atomic uint32_t tc_end_bell;
 extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */

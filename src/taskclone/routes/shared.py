@@ -123,7 +123,10 @@ class SharedHandle:
         if kind == "died":
             crash = self.core.death()[0]
             return status if crash is None else status._replace(code=None, signal=crash[0])
-        return ExitStatus(code, None, source="record") if status.lost else status
+        if status.lost or status.signal is not None:
+            # Taken by somebody else; or its body had ended, and threads that outlived it were killed.
+            return ExitStatus(code, None, rusage=status.rusage, source="record")
+        return status
 
     def outcome(self) -> Outcome:
         core = self.core
@@ -264,5 +267,5 @@ def end_all() -> None:
 
 
 _core.set_end_hook(_on_end_request)
-os.register_at_fork(before=_core.hosts_end)
+os.register_at_fork(before=_core.before_fork)
 atexit.register(end_all)
