@@ -20,9 +20,10 @@ help: ## print the targets
 demo: $(VENV)/installed ## build, install, run the sample in all its forms and a quick launch benchmark
 	@set -e; for form in "" vm ids fd stop crash; do \
 		echo; echo "$$ taskclone demo $$form"; $(BIN)/taskclone demo $$form; done
-	@mkdir -p out
-	@echo; echo "$$ taskclone bench launch --quick"
-	@$(BIN)/taskclone bench launch --quick --json out/launch.json --png out/launch.png --svg out/launch.svg
+	@mkdir -p out build
+	@$(CC) -O2 -pthread -o build/launch_loop csrc/testing/launch_loop.c
+	@echo; echo "$$ taskclone bench launch --quick --loop build/launch_loop"
+	@$(BIN)/taskclone bench launch --quick --loop build/launch_loop --json out/launch.json --png out/launch.png --svg out/launch.svg
 
 test: $(VENV)/installed $(VENV)/testing ## run the whole suite
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -31,8 +32,9 @@ stress: $(VENV)/installed $(VENV)/testing ## the stress tests alone
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
 
 bench: $(VENV)/installed ## the whole launch benchmark, with its chart in out/
-	@mkdir -p out
-	$(BIN)/taskclone bench launch --json out/launch.json --png out/launch.png --svg out/launch.svg
+	@mkdir -p out build
+	@$(CC) -O2 -pthread -o build/launch_loop csrc/testing/launch_loop.c
+	$(BIN)/taskclone bench launch --loop build/launch_loop --json out/launch.json --png out/launch.png --svg out/launch.svg
 
 dev: $(VENV)/tools ## install editable: a change of sources is seen at once
 	$(PIP) install --no-build-isolation --editable '.[bench,test]'

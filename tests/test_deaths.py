@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taskclone.rules import running_kernel
+from taskclone.rule import running_kernel
 
 pytestmark = pytest.mark.skipif("TASKCLONE_BUILD" not in os.environ, reason="needs the C test library: `make test`")
 

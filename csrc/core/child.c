@@ -44,18 +44,20 @@ void tc_block_signals(uint64_t *old)
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &all, old, sizeof all);
 }
 
-/* ---- signals that would end the task ------------------------------------------------------------------------- */
+/* ---- signals that would end the task ---------------------------------------------------------------------------- */
 
-static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGQUIT, SIGXCPU, SIGXFSZ};
+static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGFPE,  SIGILL,  SIGABRT,
+                                    SIGTRAP, SIGSYS, SIGQUIT, SIGXCPU, SIGXFSZ};
 
-/* Writes the true signal to shared memory, then dies by one that never dumps core: before Linux 5.16 a signal that dumps
- * ends every process that shares the memory, and later it would dump the creator's whole heap. */
+/* Writes the true signal to shared memory, then dies by one that never dumps core: before Linux 5.16 a signal that
+ * dumps ends every process that shares the memory, and later it would dump the creator's whole heap. */
 static void on_fatal(int sig, siginfo_t *info, void *context)
 {
     if (sig == SIGQUIT && info->si_code == SI_KERNEL) return; /* the terminal talks to the creator */
     struct tc_signals *signals = tc_current;
     if (signals)
-        tc_report_crash(signals->report, sig, info->si_code, (uint64_t)(uintptr_t)info->si_addr, tc_context_pc(context));
+        tc_report_crash(signals->report, sig, info->si_code, (uint64_t)(uintptr_t)info->si_addr,
+                        tc_context_pc(context));
     long self = TC_SYS(SYS_getpid);
     TC_SYS(SYS_kill, self, SIGKILL);
     /* Init of a pid namespace is deaf to its own SIGKILL. */
@@ -79,12 +81,9 @@ int tc_step_fatal_handlers(const struct tc_spec *spec)
     return 0;
 }
 
-/* ---- the other signals --------------------------------------------------------------------------------------- */
+/* ---- the other signals ------------------------------------------------------------------------------------------ */
 
-static void on_nothing(int sig, siginfo_t *info, void *context)
-{
-    (void)sig, (void)info, (void)context;
-}
+static void on_nothing(int sig, siginfo_t *info, void *context) { (void)sig, (void)info, (void)context; }
 
 static void on_end_request(int sig, siginfo_t *info, void *context)
 {
@@ -135,7 +134,7 @@ int tc_step_sigmask(const struct tc_spec *spec)
     return (int)TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &spec->sigmask, 0, sizeof spec->sigmask);
 }
 
-/* ---- what makes the child a task of its own -------------------------------------------------------------------- */
+/* ---- what makes the child a task of its own --------------------------------------------------------------------- */
 
 int tc_step_rseq(const struct tc_spec *spec)
 {
@@ -163,7 +162,7 @@ int tc_step_name_task(const struct tc_spec *spec)
     return spec->name ? (int)TC_SYS(SYS_prctl, PR_SET_NAME, spec->name) : 0;
 }
 
-/* ---- programs -------------------------------------------------------------------------------------------------- */
+/* ---- programs --------------------------------------------------------------------------------------------------- */
 
 int tc_step_chdir(const struct tc_spec *spec) { return spec->cwd ? (int)TC_SYS(SYS_chdir, spec->cwd) : 0; }
 

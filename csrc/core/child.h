@@ -27,8 +27,8 @@ struct tc_spec {
     struct tc_signals *signals;
     void *rseq; /* area on the host's TLS, or NULL */
     uint32_t rseq_size;
-    pid_t creator;      /* thread group that must still be the parent */
-    int creator_pidfd;  /* with NEWPID, where getppid is 0; else -1 */
+    pid_t creator;     /* thread group that must still be the parent */
+    int creator_pidfd; /* with NEWPID, where getppid is 0; else -1 */
     void *altstack;
     size_t altstack_size;
     unsigned kernel_core; /* leave fatal signals to the kernel */

@@ -1,7 +1,7 @@
 /* After an abnormal death.
  *
- * On the host, system calls only, but for one call: if the dead task held the interpreter lock, the host gives it up, on
- * the dead's thread state, which is current on this TLS. Everything else (the Python stack, what can be released) is
+ * On the host, system calls only, but for one call: if the dead task held the interpreter lock, the host gives it up,
+ * on the dead's thread state, which is current on this TLS. Everything else (the Python stack, what can be released) is
  * done by the thread that looks at the task later, with a lock and an arena of its own.
  *
  * The one thing that must be known at once is whether the dead left malloc's lock locked: a probe finds it out, a
@@ -22,7 +22,7 @@
 #include "interp.h"
 #include "sys.h"
 
-/* ---- where code lies ------------------------------------------------------------------------------------------------- */
+/* ---- where code lies -------------------------------------------------------------------------------------------- */
 
 enum { LIBC = 1, PYTHON = 2, MAX_TEXTS = 16 };
 static struct text {
@@ -51,7 +51,8 @@ static int note_object(struct dl_phdr_info *info, size_t size, void *argument)
     for (int i = 0; kind && i < info->dlpi_phnum && text_count < MAX_TEXTS; i++) {
         const ElfW(Phdr) *part = &info->dlpi_phdr[i];
         uintptr_t low = info->dlpi_addr + part->p_vaddr;
-        if (part->p_type == PT_LOAD && (part->p_flags & PF_X)) texts[text_count++] = (struct text){low, low + part->p_memsz, kind};
+        if (part->p_type == PT_LOAD && (part->p_flags & PF_X))
+            texts[text_count++] = (struct text){low, low + part->p_memsz, kind};
     }
     return 0;
 }
@@ -61,9 +62,12 @@ int tc_death_init(void)
     /* By an address in each, not by name: Python may be the main program, malloc may be somebody else's. */
     void *loader = dlsym(RTLD_DEFAULT, "__tls_get_addr"), *allocator = dlsym(RTLD_DEFAULT, "malloc");
     const struct marks marks[] = {
-        {(uintptr_t)dlsym(RTLD_DEFAULT, "raise"), LIBC}, {(uintptr_t)allocator, LIBC},
-        {loader ? (uintptr_t)loader : 1, LIBC},          {(uintptr_t)&PyEval_SaveThread, PYTHON},
-        {(uintptr_t)&tc_death_init, PYTHON},             {0, 0},
+        {(uintptr_t)dlsym(RTLD_DEFAULT, "raise"), LIBC},
+        {(uintptr_t)allocator, LIBC},
+        {loader ? (uintptr_t)loader : 1, LIBC},
+        {(uintptr_t)&PyEval_SaveThread, PYTHON},
+        {(uintptr_t)&tc_death_init, PYTHON},
+        {0, 0},
     };
     dl_iterate_phdr(note_object, (void *)marks);
     return 0;
@@ -76,7 +80,7 @@ int tc_in_libc(uintptr_t pc, int or_python)
     return 0;
 }
 
-/* ---- memory of an arena whose lock nobody will open ---------------------------------------------------------------------- */
+/* ---- memory of an arena whose lock nobody will open ------------------------------------------------------------- */
 
 /* glibc keeps an arena in pieces that begin on a border of this size; free() of a block in it would take its lock. */
 static const uintptr_t heap_size = 64ul << 20;
@@ -132,7 +136,7 @@ int tc_malloc_limit(void)
     return arenas >= 8 ? (int)(arenas / 4) : 1;
 }
 
-/* ---- the probe ------------------------------------------------------------------------------------------------------------- */
+/* ---- the probe -------------------------------------------------------------------------------------------------- */
 
 struct probe {
     struct tc_spec spec;
@@ -183,11 +187,12 @@ static int probe_malloc(struct tc_host *host)
         TC_SYS(SYS_nanosleep, &pause, 0);
     }
     TC_SYS(SYS_kill, pid, SIGKILL); /* not reaped yet: the id is still its own */
-    while (tc_waitid(P_PID, (int)pid, WEXITED | __WALL, &status) == -EINTR) {}
+    while (tc_waitid(P_PID, (int)pid, WEXITED | __WALL, &status) == -EINTR) {
+    }
     return 0;
 }
 
-/* ---- recovery ---------------------------------------------------------------------------------------------------------------- */
+/* ---- recovery --------------------------------------------------------------------------------------------------- */
 
 static int may_hold_malloc(const struct tc_task *task)
 {

@@ -1,5 +1,5 @@
-/* One look at a task that shall end: stop it, see in which system call or at which address it is, and kill it only if it
- * can hold no lock of the interpreter or of malloc there; else let it go on.
+/* One look at a task that shall end: stop it, see in which system call or at which address it is, and kill it only if
+ * it can hold no lock of the interpreter or of malloc there; else let it go on.
  *
  * Without the interpreter lock from the stop to the end of the look: the stopped task may hold it. */
 #include "shared.h"
@@ -20,6 +20,7 @@
  * munmap, brk or madvise shows that number, and may be inside malloc with the arena locked. */
 static int may_kill_in(long nr)
 {
+    /* clang-format off */
     switch (nr) {
     case SYS_read: case SYS_pread64: case SYS_readv: case SYS_preadv:
     case SYS_recvfrom: case SYS_recvmsg: case SYS_recvmmsg: case SYS_accept: case SYS_accept4: case SYS_connect:
@@ -31,6 +32,7 @@ static int may_kill_in(long nr)
     case SYS_rt_sigtimedwait: case SYS_rt_sigsuspend:
         return 1;
     }
+    /* clang-format on */
     return 0;
 }
 
@@ -52,7 +54,8 @@ static void read_place(pid_t pid, struct place *place)
     if (n <= 0) return;
     text[n] = 0;
     unsigned long sp, rest;
-    if (sscanf(text, "-1 %lx %lx", &sp, &place->pc) == 2) place->nr = -1;
+    if (sscanf(text, "-1 %lx %lx", &sp, &place->pc) == 2)
+        place->nr = -1;
     else if (sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %lx %lx", &place->nr, &place->first, &rest, &rest, &rest, &rest,
                     &rest, &sp, &place->pc) != 9)
         place->nr = -2;
@@ -87,7 +90,8 @@ static enum verdict judge(const struct place *at, uintptr_t futex, int write_fd,
         if (at->first >= low && at->first < high) return IN_LOCK;
         return futex && at->first == futex ? KILLED : AT_FUTEX;
     }
-    if (at->nr == SYS_write || at->nr == SYS_writev) return write_fd >= 0 && (int)at->first == write_fd ? KILLED : AT_WRITE;
+    if (at->nr == SYS_write || at->nr == SYS_writev)
+        return write_fd >= 0 && (int)at->first == write_fd ? KILLED : AT_WRITE;
     return GO_ON;
 }
 
@@ -116,7 +120,8 @@ static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, in
     if (verdict == KILLED && place->nr == SYS_futex) {
         /* A wake that was meant for the dead must reach another waiter; a spare one is harmless. */
         struct tc_status status = {0};
-        while (tc_waitid(P_PID, pid, WEXITED | WNOWAIT | __WALL, &status) == -EINTR) {}
+        while (tc_waitid(P_PID, pid, WEXITED | WNOWAIT | __WALL, &status) == -EINTR) {
+        }
         TC_SYS(SYS_futex, place->first, FUTEX_WAKE, INT32_MAX);
         TC_SYS(SYS_futex, place->first, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX);
     }

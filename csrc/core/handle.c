@@ -88,7 +88,8 @@ static void shared_dealloc(SharedObject *self)
     PyObject_GC_UnTrack(self);
     shared_clear(self);
     task->handles--;
-    if (self->generation != generation) tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
+    if (self->generation != generation)
+        tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
     else if (task->handles == 0) {
         /* The host says ENDED and then looks for orphans: one of us two sees the other. */
         atomic_store(&task->orphan, 1);
@@ -99,7 +100,7 @@ static void shared_dealloc(SharedObject *self)
     Py_DECREF(type);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------------------------------- */
+/* ---- waiting ---------------------------------------------------------------------------------------------------- */
 
 static int is_ours(SharedObject *self)
 {
@@ -149,7 +150,7 @@ static PyObject *shared_started(SharedObject *self, PyObject *unused)
     return PyLong_FromLong(self->task->pid);
 }
 
-/* ---- what is known ------------------------------------------------------------------------------------------------------ */
+/* ---- what is known ---------------------------------------------------------------------------------------------- */
 
 static PyObject *shared_state(SharedObject *self, void *unused)
 {
@@ -188,10 +189,11 @@ static PyObject *shared_death(SharedObject *self, PyObject *unused)
     struct tc_task *task = self->task;
     if (atomic_load(&task->state) < TC_ENDED) return PyErr_Format(PyExc_RuntimeError, "the task still runs");
     tc_post_mortem(task);
-    PyObject *crash = !atomic_load(&task->report.crashed)
-                          ? Py_NewRef(Py_None)
-                          : Py_BuildValue("(iiKK)", task->report.signal, task->report.code,
-                                          (unsigned long long)task->report.address, (unsigned long long)task->report.pc);
+    PyObject *crash =
+        !atomic_load(&task->report.crashed)
+            ? Py_NewRef(Py_None)
+            : Py_BuildValue("(iiKK)", task->report.signal, task->report.code, (unsigned long long)task->report.address,
+                            (unsigned long long)task->report.pc);
     PyObject *stack = task->stack ? Py_NewRef(task->stack) : PyList_New(0);
     if (!crash || !stack) {
         Py_XDECREF(crash);
@@ -202,9 +204,10 @@ static PyObject *shared_death(SharedObject *self, PyObject *unused)
                          atomic_load(&task->killed) ? Py_True : Py_False);
 }
 
-/* ---- ending -------------------------------------------------------------------------------------------------------------- */
+/* ---- ending ----------------------------------------------------------------------------------------------------- */
 
-/* interrupt(): an asynchronous exception in the body; before the body it is kept from running. False: no body (any more). */
+/* interrupt(): an asynchronous exception in the body; before the body it is kept from running. False: no body (any
+ * more). */
 static PyObject *shared_interrupt(SharedObject *self, PyObject *unused)
 {
     (void)unused;
@@ -239,12 +242,17 @@ static PyObject *shared_get(SharedObject *self, void *what)
 {
     struct tc_task *task = self->task;
     switch (*(const char *)what) {
-    case 'p': return PyLong_FromLong(task->pid);
-    case 'f': return PyLong_FromLong(atomic_load(&task->pidfd));
-    case 'd': return PyBool_FromLong(task->daemon);
-    case 'i': return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
-    default: return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
-                                                (task->in_place ? CLONE_VFORK | CLONE_SETTLS : 0));
+    case 'p':
+        return PyLong_FromLong(task->pid);
+    case 'f':
+        return PyLong_FromLong(atomic_load(&task->pidfd));
+    case 'd':
+        return PyBool_FromLong(task->daemon);
+    case 'i':
+        return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
+    default:
+        return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
+                                           (task->in_place ? CLONE_VFORK | CLONE_SETTLS : 0));
     }
 }
 
@@ -269,12 +277,17 @@ static PyGetSetDef shared_getset[] = {
     {0},
 };
 static PyType_Slot shared_slots[] = {
-    {Py_tp_dealloc, shared_dealloc}, {Py_tp_traverse, shared_traverse}, {Py_tp_clear, shared_clear},
-    {Py_tp_methods, shared_methods}, {Py_tp_getset, shared_getset},     {Py_tp_doc, "A task that shares memory."},
+    {Py_tp_dealloc, shared_dealloc},
+    {Py_tp_traverse, shared_traverse},
+    {Py_tp_clear, shared_clear},
+    {Py_tp_methods, shared_methods},
+    {Py_tp_getset, shared_getset},
+    {Py_tp_doc, "A task that shares memory."},
     {0, NULL},
 };
 PyType_Spec tc_shared_spec = {"taskclone._core.Shared", sizeof(SharedObject), 0,
-                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, shared_slots};
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                              shared_slots};
 
 int tc_shared_ready(PyObject *module)
 {
@@ -282,7 +295,7 @@ int tc_shared_ready(PyObject *module)
     return shared_type ? PyModule_AddObjectRef(module, "Shared", (PyObject *)shared_type) : -1;
 }
 
-/* ---- module functions ------------------------------------------------------------------------------------------------------- */
+/* ---- module functions ------------------------------------------------------------------------------------------- */
 
 static int may_start(void)
 {
@@ -296,7 +309,8 @@ static int may_start(void)
                        "%d tasks died inside malloc, and each keeps an arena of it locked: no more tasks that share "
                        "memory are started, since they could hang. Restart this process",
                        (int)atomic_load(&tc_counters.malloc_deaths));
-    else return tc_guard_threads();
+    else
+        return tc_guard_threads();
     return -1;
 }
 
@@ -308,8 +322,9 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args)
     int exit_signal, may_thread, kernel_core, daemon;
     Py_ssize_t stack_size;
     const char *name;
-    if (!PyArg_ParseTuple(args, "OO!OKinO&ppOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags, &exit_signal,
-                          &stack_size, tc_bytes_or_none, &name, &may_thread, &kernel_core, &cancel, &daemon))
+    if (!PyArg_ParseTuple(args, "OO!OKinO&ppOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
+                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &may_thread, &kernel_core, &cancel,
+                          &daemon))
         return NULL;
     if (may_start() < 0) return NULL;
     struct tc_task *task = calloc(1, sizeof *task);
@@ -339,8 +354,10 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args)
     if (handle && !err) return handle;
     /* Never listed, never seen by a host: the graveyard takes it with its references. */
     if (err) tc_raise_step(TC_STEP_HOST, -err);
-    if (!handle) atomic_store(&task->references, 1), tc_task_release(task);
-    else atomic_store(&task->state, TC_ENDED);
+    if (!handle)
+        atomic_store(&task->references, 1), tc_task_release(task);
+    else
+        atomic_store(&task->state, TC_ENDED);
     Py_XDECREF(handle);
     return NULL;
 }
@@ -365,9 +382,9 @@ PyObject *tc_shared_stats(PyObject *module, PyObject *unused)
     (void)module, (void)unused;
     tc_bury_dead();
     struct tc_counters *c = &tc_counters;
-    return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts", c->retired,
-                         "abandoned_states", c->abandoned, "malloc_deaths", c->malloc_deaths, "malloc_limit",
-                         tc_malloc_limit());
+    return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts",
+                         c->retired, "abandoned_states", c->abandoned, "malloc_deaths", c->malloc_deaths,
+                         "malloc_limit", tc_malloc_limit());
 }
 
 PyObject *tc_in_task(PyObject *module, PyObject *unused)

@@ -96,8 +96,10 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
         /* Parked first and told afterwards, so that the next start finds it. From here on no libc, no TLS: a start in
          * place may run a task on it at once. */
         int parked = !poisoned && pool_put(host);
-        if (word == TC_GO) tc_task_publish(task, TC_ENDED);
-        else atomic_store(&host->ready, 2), tc_futex_wake(&host->ready); /* the caller in place goes on */
+        if (word == TC_GO)
+            tc_task_publish(task, TC_ENDED);
+        else
+            atomic_store(&host->ready, 2), tc_futex_wake(&host->ready); /* the caller in place goes on */
         tc_task_release(task);
         /* A host whose task died is never used again: the dead's locks know its ident. A raw exit keeps its stack
          * (waiters may be linked there) and its malloc arena from being handed to another thread. */
@@ -199,7 +201,8 @@ void tc_host_give_back(struct tc_host *host)
     if (!pool_put(host)) tc_host_wake(host, TC_QUIT);
 }
 
-/* ---- the keeper ---------------------------------------------------------------------------------------------------- */
+/* ---- the keeper ----------------------------------------------------------------------------------------------------
+ */
 
 enum { KEEPER_NONE, KEEPER_IDLE, KEEPER_BUSY, KEEPER_QUIT };
 static _Atomic uint32_t keeper, make_lock, make_word; /* make_word: 0 free, 1 asked, 2 answered */
@@ -284,7 +287,8 @@ PyObject *tc_set_end_hook(PyObject *module, PyObject *hook)
     Py_RETURN_NONE;
 }
 
-/* ---- taking and ending --------------------------------------------------------------------------------------------- */
+/* ---- taking and ending ---------------------------------------------------------------------------------------------
+ */
 
 int tc_host_take(size_t stack_size, struct tc_host **host)
 {

@@ -27,7 +27,8 @@ int tc_runtime_range(uintptr_t *low, uintptr_t *high)
     void *runtime = dlsym(RTLD_DEFAULT, "_PyRuntime");
     const ElfW(Sym) *symbol = NULL;
     Dl_info info;
-    if (!runtime || !dladdr1(runtime, &info, (void **)&symbol, RTLD_DL_SYMENT) || !symbol || !symbol->st_size) return -1;
+    if (!runtime || !dladdr1(runtime, &info, (void **)&symbol, RTLD_DL_SYMENT) || !symbol || !symbol->st_size)
+        return -1;
     *low = (uintptr_t)runtime;
     *high = *low + symbol->st_size;
     return 0;

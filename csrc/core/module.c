@@ -32,8 +32,8 @@ static int add_type(PyObject *module, PyType_Spec *spec, const char *name)
     return failed ? -1 : 0;
 }
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "taskclone._core", "The C core of taskclone.", -1, methods,
-                                        NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "taskclone._core", "The C core of taskclone.", -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__core(void)
 {
@@ -41,7 +41,8 @@ PyMODINIT_FUNC PyInit__core(void)
     if (!module) return NULL;
     if (add_type(module, &tc_child_spec, "Child") < 0 || add_type(module, &tc_record_spec, "Record") < 0 ||
         tc_shared_ready(module) < 0 || tc_hosts_init() < 0 || tc_death_init() < 0 ||
-        PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 || PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
+        PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
+        PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
         PyModule_AddIntConstant(module, "DONE", TC_DONE) < 0 || PyModule_AddIntConstant(module, "ENDED", TC_ENDED) < 0)
         Py_CLEAR(module);
     return module;

@@ -82,7 +82,8 @@ static int record_open(RecordObject *self)
 static int transfer(int fd, char *data, uint64_t size, int writing)
 {
     for (uint64_t at = 0; at < size;) {
-        ssize_t n = writing ? pwrite(fd, data + at, size - at, PAGE + (off_t)at) : pread(fd, data + at, size - at, PAGE + (off_t)at);
+        ssize_t n = writing ? pwrite(fd, data + at, size - at, PAGE + (off_t)at)
+                            : pread(fd, data + at, size - at, PAGE + (off_t)at);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return -errno;
         if (n == 0) return -EIO;
@@ -174,8 +175,10 @@ static PyMethodDef record_methods[] = {
     {0},
 };
 static PyType_Slot record_slots[] = {
-    {Py_tp_new, record_new},         {Py_tp_dealloc, record_dealloc},
-    {Py_tp_methods, record_methods}, {Py_tp_doc, "Memory that a copied task leaves its outcome in."},
+    {Py_tp_new, record_new},
+    {Py_tp_dealloc, record_dealloc},
+    {Py_tp_methods, record_methods},
+    {Py_tp_doc, "Memory that a copied task leaves its outcome in."},
     {0, NULL},
 };
 PyType_Spec tc_record_spec = {"taskclone._core.Record", sizeof(RecordObject), 0, Py_TPFLAGS_DEFAULT, record_slots};
@@ -210,9 +213,10 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         return PyErr_Format(PyExc_TypeError, "copied_start() needs a Record and a Child");
     RecordObject *record = (RecordObject *)object;
     if (atomic_load(&tc_counters.malloc_deaths))
-        return tc_raise_named("UnsupportedOperation",
-                              "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
-                              "the locks of all arenas and would hang. Restart this process; programs can still be started");
+        return tc_raise_named(
+            "UnsupportedOperation",
+            "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
+            "the locks of all arenas and would hang. Restart this process; programs can still be started");
     if (!record_open(record) || PySys_Audit("os.fork", NULL) < 0) return NULL;
 
     tc_keep_hosts = 1;
@@ -239,7 +243,8 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         /* No descriptor left, say: a task without one could not be waited for safely. It is our unreaped child. */
         struct tc_status gone = {0};
         kill(pid, SIGKILL);
-        while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {}
+        while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {
+        }
         return tc_raise_step(TC_STEP_PIDFD, -pidfd);
     }
     tc_child_set(child, pid, pidfd < 0 ? -1 : pidfd);

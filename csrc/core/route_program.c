@@ -43,7 +43,8 @@ static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
     if (!tc_report_failed(spec->report, &err)) return;
     if (tid > 0) {
         struct tc_status gone = {0};
-        while (tc_waitid(P_PIDFD, *pidfd, WEXITED | __WALL, &gone) == -EINTR) {}
+        while (tc_waitid(P_PIDFD, *pidfd, WEXITED | __WALL, &gone) == -EINTR) {
+        }
         close(*pidfd);
     }
 }
@@ -56,9 +57,8 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
     struct tc_spec spec = {.report = &report};
     unsigned long long flags;
     int exit_signal;
-    if (!PyArg_ParseTuple(args, "OOOO&(iii)Ki:program_start", &paths, &argv, &environment, tc_bytes_or_none,
-                          &spec.cwd, &spec.streams[0],
-                          &spec.streams[1], &spec.streams[2], &flags, &exit_signal))
+    if (!PyArg_ParseTuple(args, "OOOO&(iii)Ki:program_start", &paths, &argv, &environment, tc_bytes_or_none, &spec.cwd,
+                          &spec.streams[0], &spec.streams[1], &spec.streams[2], &flags, &exit_signal))
         return NULL;
     spec.flags = flags | CLONE_VM | CLONE_VFORK;
     if (!(flags & CLONE_SIGHAND)) spec.flags |= CLONE_CLEAR_SIGHAND;

@@ -15,7 +15,8 @@
 static _Atomic uint32_t list_lock, grave_lock;
 static struct tc_task *living, *graveyard;
 
-/* ---- the record's life --------------------------------------------------------------------------------------------- */
+/* ---- the record's life ---------------------------------------------------------------------------------------------
+ */
 
 void tc_task_list(struct tc_task *task)
 {
@@ -30,8 +31,10 @@ void tc_task_unlist(struct tc_task *task)
 {
     tc_spin_lock(&list_lock);
     if (task->next) task->next->previous = task->previous;
-    if (task->previous) task->previous->next = task->next;
-    else if (living == task) living = task->next;
+    if (task->previous)
+        task->previous->next = task->next;
+    else if (living == task)
+        living = task->next;
     task->next = task->previous = NULL;
     tc_spin_unlock(&list_lock);
 }
@@ -61,7 +64,8 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
 {
     if (state == TC_ENDED) tc_task_unlist(task);
     uint32_t now = atomic_load(&task->state);
-    while (now < state && !atomic_compare_exchange_strong(&task->state, &now, state)) {}
+    while (now < state && !atomic_compare_exchange_strong(&task->state, &now, state)) {
+    }
     if (atomic_load(&task->waiters)) tc_futex_wake(&task->state);
     if (state == TC_ENDED && atomic_load(&task->orphan)) tc_task_close(task);
 }
@@ -103,7 +107,8 @@ void tc_tasks_after_fork(void)
     tc_handles_after_fork();
 }
 
-/* ---- the child ------------------------------------------------------------------------------------------------------ */
+/* ---- the child ------------------------------------------------------------------------------------------------------
+ */
 
 static int exit_code_of(PyObject *exception)
 {
@@ -111,8 +116,10 @@ static int exit_code_of(PyObject *exception)
     if (!PyErr_GivenExceptionMatches(exception, PyExc_SystemExit)) return 1;
     PyObject *code = PyObject_GetAttrString(exception, "code");
     int value = 1; /* as the interpreter: anything but None and a number is a message */
-    if (code == Py_None) value = 0;
-    else if (code && PyLong_Check(code)) value = (int)(PyLong_AsUnsignedLongMask(code) & 0xff);
+    if (code == Py_None)
+        value = 0;
+    else if (code && PyLong_Check(code))
+        value = (int)(PyLong_AsUnsignedLongMask(code) & 0xff);
     Py_XDECREF(code);
     PyErr_Clear();
     return value;
@@ -136,7 +143,8 @@ static void run_body(struct tc_task *task)
 {
     task->ident = PyThread_get_thread_ident();
     task->ts = PyThreadState_Get();
-    if (task->cancelled) PyErr_SetNone(task->cancel);
+    if (task->cancelled)
+        PyErr_SetNone(task->cancel);
     else if (PyContext_Enter(task->context) == 0) {
         task->value = PyObject_Call(task->fn, task->args, task->kwargs);
         if (!task->value) task->exception = tc_take_exception();
@@ -175,7 +183,8 @@ static void child_main(void *argument)
     tc_block_signals(NULL);
     tc_current = NULL;
     int code = task->exit_code;
-    if (task->in_place) atomic_store(&task->clean, 1); /* the caller's wake from the clone says the rest */
+    if (task->in_place)
+        atomic_store(&task->clean, 1); /* the caller's wake from the clone says the rest */
     else {
         /* The order matters: after DONE the creator may let go of the record, but the host's reference holds it. */
         atomic_store(&task->clean, 1);
@@ -184,7 +193,7 @@ static void child_main(void *argument)
     tc_exit_task(code);
 }
 
-/* ---- the starts ------------------------------------------------------------------------------------------------------ */
+/* ---- the starts ------------------------------------------------------------------------------------------------- */
 
 static void lend(struct tc_host *host, struct tc_task *task, struct clone_args *args)
 {
@@ -228,7 +237,8 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
     struct clone_args args;
     lend(host, task, &args);
     long tid = tc_clone3(&args, sizeof args, child_main, task);
-    if (tid < 0) refuse(task, tid);
+    if (tid < 0)
+        refuse(task, tid);
     else {
         /* With CLONE_NEWPID the kernel writes the id of the creator's namespace, as it returns it. */
         tc_task_publish(task, TC_STARTED);
@@ -252,7 +262,8 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
     /* We are back when the kernel has run mm_release() for the task: it ended, or it called execve. */
     if (tid < 0) refuse(task, tid);
     int clean = (int)atomic_load(&task->clean);
-    if (clean) tc_host_give_back(host);
+    if (clean)
+        tc_host_give_back(host);
     else {
         /* Before the reaping: a program that the body exec'd may run for hours while the dead state has the lock. */
         atomic_fetch_add(&task->references, 1); /* the host's */

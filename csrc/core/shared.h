@@ -47,11 +47,11 @@ struct tc_task {
     int malloc_stuck;
     /* guarded by the interpreter lock */
     int handles;
-    int cancelled;        /* end asked for before the body began: it never runs */
-    int interrupted;      /* an asynchronous exception was set */
-    PyThreadState *ts;    /* while the body runs */
-    PyThreadState *dead;  /* after an abnormal death, until it has been abandoned */
-    unsigned long ident;  /* threading.get_ident() of the body */
+    int cancelled;       /* end asked for before the body began: it never runs */
+    int interrupted;     /* an asynchronous exception was set */
+    PyThreadState *ts;   /* while the body runs */
+    PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
+    unsigned long ident; /* threading.get_ident() of the body */
     PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel;
 };
 

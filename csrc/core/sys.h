@@ -27,9 +27,6 @@ static inline long tc_futex_wait(_Atomic uint32_t *word, uint32_t value, const s
 {
     return TC_SYS(SYS_futex, word, FUTEX_WAIT, value, timeout);
 }
-static inline long tc_futex_wake(_Atomic uint32_t *word)
-{
-    return TC_SYS(SYS_futex, word, FUTEX_WAKE, INT32_MAX);
-}
+static inline long tc_futex_wake(_Atomic uint32_t *word) { return TC_SYS(SYS_futex, word, FUTEX_WAKE, INT32_MAX); }
 
 #endif

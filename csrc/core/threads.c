@@ -1,8 +1,8 @@
 /* The guard of _thread.start_new_thread.
  *
  * A thread started in a task belongs to the task's own process. When that ends, a thread of it may hold the interpreter
- * lock or wait for it, and the creator hangs. So a start is refused there, unless the plan allows threads: then they are
- * counted, and the task waits for them before it ends.
+ * lock or wait for it, and the creator hangs. So a start is refused there, unless the plan allows threads: then they
+ * are counted, and the task waits for them before it ends.
  *
  * Not an audit hook: 3.11 has no such event, and a hook doubles the cost of id(). The method table entries of the
  * built-in functions are changed, so that what `threading` has imported already is covered too. */
@@ -15,7 +15,7 @@
 
 struct tc_task *tc_current_task(void) { return (struct tc_task *)tc_current; }
 
-/* ---- a thread of a task: sets the TLS pointer, counts itself out ------------------------------------------------------ */
+/* ---- a thread of a task: sets the TLS pointer, counts itself out ------------------------------------------------ */
 
 typedef struct {
     PyObject_HEAD
@@ -58,10 +58,11 @@ static PyTypeObject body_type = {
 static PyObject *guarded(struct tc_task *task, PyObject *args)
 {
     if (!task->may_thread) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this task shares its creator's memory and may not start threads: they would be killed with it, "
-                        "perhaps holding the interpreter lock. Start the task with flags=THREAD (threads stay the "
-                        "creator's) or flags=PROCESS, or allow it with setup=ChildSetup(threads=True)");
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "this task shares its creator's memory and may not start threads: they would be killed with it, "
+            "perhaps holding the interpreter lock. Start the task with flags=THREAD (threads stay the "
+            "creator's) or flags=PROCESS, or allow it with setup=ChildSetup(threads=True)");
         return NULL;
     }
     if (PyTuple_GET_SIZE(args) < 1) return Py_NewRef(args); /* the function itself complains */
@@ -77,11 +78,12 @@ static PyObject *guarded(struct tc_task *task, PyObject *args)
         return NULL;
     }
     PyTuple_SET_ITEM(copy, 0, (PyObject *)body);
-    for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(args); i++) PyTuple_SET_ITEM(copy, i, Py_NewRef(PyTuple_GET_ITEM(args, i)));
+    for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(args); i++)
+        PyTuple_SET_ITEM(copy, i, Py_NewRef(PyTuple_GET_ITEM(args, i)));
     return copy;
 }
 
-/* ---- the wrappers --------------------------------------------------------------------------------------------------------- */
+/* ---- the wrappers ----------------------------------------------------------------------------------------------- */
 
 static PyCFunction plain_original[2];
 static PyCFunctionWithKeywords keyword_original;
@@ -139,7 +141,8 @@ int tc_guard_threads(void)
     if (PyType_Ready(&body_type) < 0) return -1;
     PyObject *module = PyImport_ImportModule("_thread");
     if (!module) return -1;
-    PyMethodDef *plain[2] = {method_of(module, "start_new_thread", METH_VARARGS), method_of(module, "start_new", METH_VARARGS)};
+    PyMethodDef *plain[2] = {method_of(module, "start_new_thread", METH_VARARGS),
+                             method_of(module, "start_new", METH_VARARGS)};
     PyMethodDef *joinable = method_of(module, "start_joinable_thread", METH_VARARGS | METH_KEYWORDS);
     int missing = !plain[0] || (!joinable && PyObject_HasAttrString(module, "start_joinable_thread"));
     Py_DECREF(module);

@@ -12,7 +12,7 @@
 #include "error.h"
 #include "sys.h"
 
-/* ---- status -------------------------------------------------------------------------------------------------- */
+/* ---- status ----------------------------------------------------------------------------------------------------- */
 
 int tc_waitid(int idtype, int id, int options, struct tc_status *status)
 {
@@ -42,7 +42,8 @@ void tc_status_of_reaped(int pidfd, struct tc_status *status)
     struct tc_pidfd_info info = {.mask = TC_PIDFD_INFO_EXIT};
     status->source = TC_STATUS_LOST;
     /* Absent: ENOTTY before 6.13, EINVAL on some. */
-    if (pidfd < 0 || TC_SYS(SYS_ioctl, pidfd, TC_PIDFD_GET_INFO, &info) < 0 || !(info.mask & TC_PIDFD_INFO_EXIT)) return;
+    if (pidfd < 0 || TC_SYS(SYS_ioctl, pidfd, TC_PIDFD_GET_INFO, &info) < 0 || !(info.mask & TC_PIDFD_INFO_EXIT))
+        return;
     int wait_status = info.exit_code;
     status->source = TC_STATUS_PIDFD;
     status->code = WIFEXITED(wait_status) ? CLD_EXITED : WCOREDUMP(wait_status) ? CLD_DUMPED : CLD_KILLED;
@@ -55,16 +56,16 @@ PyObject *tc_status_tuple(const struct tc_status *s)
 {
     if (s->source == TC_STATUS_NONE) Py_RETURN_NONE;
     const struct rusage *u = &s->usage;
-    PyObject *usage =
-        s->source != TC_STATUS_WAIT
-            ? Py_NewRef(Py_None)
-            : Py_BuildValue("(ddllllllllllllll)", seconds_of(u->ru_utime), seconds_of(u->ru_stime), u->ru_maxrss,
-                            u->ru_ixrss, u->ru_idrss, u->ru_isrss, u->ru_minflt, u->ru_majflt, u->ru_nswap, u->ru_inblock,
-                            u->ru_oublock, u->ru_msgsnd, u->ru_msgrcv, u->ru_nsignals, u->ru_nvcsw, u->ru_nivcsw);
+    PyObject *usage = s->source != TC_STATUS_WAIT
+                          ? Py_NewRef(Py_None)
+                          : Py_BuildValue("(ddllllllllllllll)", seconds_of(u->ru_utime), seconds_of(u->ru_stime),
+                                          u->ru_maxrss, u->ru_ixrss, u->ru_idrss, u->ru_isrss, u->ru_minflt,
+                                          u->ru_majflt, u->ru_nswap, u->ru_inblock, u->ru_oublock, u->ru_msgsnd,
+                                          u->ru_msgrcv, u->ru_nsignals, u->ru_nvcsw, u->ru_nivcsw);
     return usage ? Py_BuildValue("(iiiN)", (int)s->source, s->code, s->value, usage) : NULL;
 }
 
-/* ---- deadlines ------------------------------------------------------------------------------------------------- */
+/* ---- deadlines -------------------------------------------------------------------------------------------------- */
 
 int tc_deadline_from(PyObject *seconds, struct tc_deadline *deadline)
 {
@@ -99,7 +100,7 @@ const struct timespec *tc_deadline_left(const struct tc_deadline *deadline, stru
     return left;
 }
 
-/* ---- Child: a child process of the caller that nobody else waits for --------------------------------------------- */
+/* ---- Child: a child process of the caller that nobody else waits for -------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -198,7 +199,8 @@ static void child_dealloc(ChildObject *self)
 }
 
 static PyMethodDef child_methods[] = {
-    {"wait", (PyCFunction)child_wait, METH_O, "wait(timeout): True once it has ended and is reaped; False after timeout s"},
+    {"wait", (PyCFunction)child_wait, METH_O,
+     "wait(timeout): True once it has ended and is reaped; False after timeout s"},
     {"status", (PyCFunction)child_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},
     {"send_signal", (PyCFunction)child_send_signal, METH_O, "send a signal through the pidfd"},
     {"close", (PyCFunction)child_close, METH_NOARGS, "close the pidfd"},
@@ -210,7 +212,11 @@ static PyMemberDef child_members[] = {
     {0},
 };
 static PyType_Slot child_slots[] = {
-    {Py_tp_new, child_new},         {Py_tp_dealloc, child_dealloc}, {Py_tp_methods, child_methods},
-    {Py_tp_members, child_members}, {Py_tp_doc, "A child process of the caller."}, {0, NULL},
+    {Py_tp_new, child_new},
+    {Py_tp_dealloc, child_dealloc},
+    {Py_tp_methods, child_methods},
+    {Py_tp_members, child_members},
+    {Py_tp_doc, "A child process of the caller."},
+    {0, NULL},
 };
 PyType_Spec tc_child_spec = {"taskclone._core.Child", sizeof(ChildObject), 0, Py_TPFLAGS_DEFAULT, child_slots};

@@ -9,10 +9,10 @@
 #include <sys/types.h>
 
 enum tc_source {
-    TC_STATUS_NONE,   /* not ended yet */
-    TC_STATUS_WAIT,   /* waitid: rusage too */
-    TC_STATUS_PIDFD,  /* reaped by somebody else, but the pidfd kept it (Linux 6.15) */
-    TC_STATUS_LOST    /* reaped by somebody else */
+    TC_STATUS_NONE,  /* not ended yet */
+    TC_STATUS_WAIT,  /* waitid: rusage too */
+    TC_STATUS_PIDFD, /* reaped by somebody else, but the pidfd kept it (Linux 6.15) */
+    TC_STATUS_LOST   /* reaped by somebody else */
 };
 
 struct tc_status {
@@ -21,8 +21,8 @@ struct tc_status {
     struct rusage usage;
 };
 
-/* waitid() on a pid or pidfd; raw, so that a host may call it. Fills status when it ended; 0, -ECHILD or another -errno;
- * 0 with status->source NONE: still running (WNOHANG). */
+/* waitid() on a pid or pidfd; raw, so that a host may call it. Fills status when it ended; 0, -ECHILD or another
+ * -errno; 0 with status->source NONE: still running (WNOHANG). */
 int tc_waitid(int idtype, int id, int options, struct tc_status *status);
 /* What the pidfd still knows of a task that others have reaped; sets source PIDFD or LOST. */
 void tc_status_of_reaped(int pidfd, struct tc_status *status);

@@ -1,4 +1,5 @@
-/* Ways to die and to be stuck, for ctypes: loaded with CDLL they run without the interpreter lock, with PyDLL with it. */
+/* Ways to die and to be stuck, for ctypes: loaded with CDLL they run without the interpreter lock, with PyDLL with it.
+ */
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@ void raise_signal(int number) { raise(number); }
 
 void spin_for_ever(void)
 {
-    for (volatile long n = 0;; n++) {}
+    for (volatile long n = 0;; n++) {
+    }
 }
 
 /* glibc notices the broken size of the block behind and aborts, with the arena's lock held. */

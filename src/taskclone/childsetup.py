@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ChildSetup"]
+__all__ = ["NOTHING", "ChildSetup"]
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -46,6 +46,10 @@ class ChildSetup:
             return None
         assert isinstance(self.environment, tuple)
         return tuple(name + b"=" + value for name, value in self.environment)
+
+
+NOTHING = ChildSetup()
+"""The default: the child is what the flags make it."""
 
 
 def _pair(item: tuple[str, str]) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ import atexit
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
+from taskclone._core import shared_stats
 from taskclone.errors import FlagError, UnsupportedOperation
 from taskclone.flags import CloneFlags
 from taskclone.plan import Plan, PlanFields, Program, as_argv, set_starter, unsupported
@@ -73,11 +74,17 @@ set_starter(start)
 
 @overload
 def clone(
-    body: Callable[[Unpack[Ts]], R], /, *args: Unpack[Ts], flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]
+    body: Callable[[*Ts], R],
+    /,
+    *args: *Ts,
+    flags: CloneFlags | int | str = 0,
+    **fields: Unpack[PlanFields],
 ) -> Task[R]: ...
 @overload
 def clone(body: Program, /, *, flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]) -> Task[int]: ...
-def clone(body: Any, /, *args: Any, flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]) -> Task[Any]:
+def clone(  # type: ignore[misc]  # mypy cannot match Unpack[Ts] with *args: Any
+    body: Any, /, *args: Any, flags: CloneFlags | int | str = 0, **fields: Unpack[PlanFields]
+) -> Task[Any]:
     """Starts a task that calls ``body(*args)`` or runs the program ``body``, and shares with it what ``flags`` say.
 
     Args:
@@ -153,7 +160,7 @@ def stats() -> dict[str, int]:
     16 kB, and the touched part of the host's stack. ``malloc_deaths``: deaths that left an arena of malloc locked;
     at ``malloc_limit`` no more shared tasks are started.
     """
-    return shared._core.shared_stats()
+    return shared_stats()
 
 
 atexit.register(children.end_all)

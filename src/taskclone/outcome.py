@@ -72,7 +72,7 @@ def status_from(raw: tuple[int, int, int, tuple[Any, ...] | None]) -> ExitStatus
     return ExitStatus(None, value, kind == _CLD_DUMPED, rusage, name)
 
 
-# ---- outcomes ---------------------------------------------------------------------------------------------------------
+# ---- outcomes -------------------------------------------------------------------------------------------------------
 
 Kind = Literal["value", "exception", "exit"]
 Outcome: TypeAlias = tuple[Kind, Any]
@@ -107,16 +107,43 @@ def dump(outcome: Outcome, code: int) -> tuple[int, int, bytes]:
     What cannot be pickled becomes an OutcomeError.
     """
     kind, value = outcome
-    trace = ""
     if kind == "exception":
         trace = "".join(traceback.format_exception(value))
-        value = (value, trace)
+        return _KINDS.index(kind), code, pickle.dumps((_pack(value, set()), trace), protocol=5)
     try:
         return _KINDS.index(kind), code, pickle.dumps(value, protocol=5)
     except Exception as reason:
-        what = f"the result, {_short(outcome[1])}," if kind == "value" else f"the exception {_short(outcome[1])}"
-        text = f"{what} cannot be pickled: {type(reason).__name__}: {reason}"
-        return _KINDS.index("exception"), code or 1, pickle.dumps((OutcomeError(text), trace), protocol=5)
+        error = OutcomeError(f"the result, {_short(value)}, cannot be pickled: {type(reason).__name__}: {reason}")
+        return _KINDS.index("exception"), code or 1, pickle.dumps((_pack(error, set()), ""), protocol=5)
+
+
+_Packed: TypeAlias = tuple[bytes, Any, Any, bool]
+"""A pickled exception, its packed cause and context, and whether the context is suppressed: pickle drops these."""
+
+
+def _pack(exception: BaseException, seen: set[int]) -> _Packed:
+    seen.add(id(exception))
+    try:
+        data = pickle.dumps(exception, protocol=5)
+    except Exception as reason:
+        text = f"the exception {_short(exception)} cannot be pickled: {type(reason).__name__}: {reason}"
+        data = pickle.dumps(OutcomeError(text), protocol=5)
+    linked = [
+        None if link is None or id(link) in seen else _pack(link, seen)
+        for link in (exception.__cause__, exception.__context__)
+    ]
+    return data, linked[0], linked[1], exception.__suppress_context__
+
+
+def _unpack(packed: _Packed) -> BaseException:
+    data, cause, context, suppress = packed
+    exception = pickle.loads(data)
+    if not isinstance(exception, BaseException):
+        raise TypeError(f"the pickle of an exception gave {_short(exception)}")
+    exception.__cause__ = _unpack(cause) if cause else None
+    exception.__context__ = _unpack(context) if context else exception.__cause__
+    exception.__suppress_context__ = suppress
+    return exception
 
 
 def load(kind: int, payload: bytes) -> Outcome:
@@ -128,16 +155,20 @@ def load(kind: int, payload: bytes) -> Outcome:
     if kind == NONE:
         return "value", None
     name = _KINDS[kind]
+    trace = ""
     try:
         value = pickle.loads(payload)
+        if name == "exception":
+            packed, trace = value
+            value = _unpack(packed)
     except Exception as reason:
-        raise OutcomeError(f"the task's {name} cannot be unpickled: {type(reason).__name__}: {reason}") from reason
-    if name != "exception":
-        return name, value
-    exception, trace = value
+        error = OutcomeError(f"the task's {name} cannot be unpickled: {type(reason).__name__}: {reason}")
+        if trace:
+            error.add_note("in the task:\n" + trace.rstrip("\n"))
+        raise error from reason
     if trace:
-        exception.add_note("in the task:\n" + trace.rstrip("\n"))
-    return name, exception
+        value.add_note("in the task:\n" + trace.rstrip("\n"))
+    return name, value
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeVar, cast
 
 from taskclone import rules
-from taskclone.childsetup import ChildSetup
+from taskclone.childsetup import NOTHING, ChildSetup
 from taskclone.errors import UnsupportedOperation
 from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags, flag_names, parse_flags
 
@@ -70,9 +70,9 @@ class Plan:
         TypeError, ValueError: a field is not what it should be.
     """
 
-    flags: CloneFlags | int | str = CloneFlags(0)
+    flags: CloneFlags | int | str = PROCESS
     name: str | None = None
-    setup: ChildSetup = ChildSetup()
+    setup: ChildSetup = NOTHING
     stack_size: int | None = None
     exit_signal: int | None = None
     daemon: bool = False

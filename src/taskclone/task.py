@@ -47,16 +47,21 @@ class Handle(Protocol):
     def fileno(self) -> int: ...
     def done(self) -> bool:
         """The outcome is there, or the task has ended."""
+
     def wait_done(self, timeout: float | None) -> bool: ...
     def wait(self, timeout: float | None) -> bool:
         """Until it has ended and is reaped."""
+
     def outcome(self) -> Outcome:
         """Once done. Raises StartError, TaskDied or OutcomeError where there is none."""
+
     def status(self) -> ExitStatus | None:
         """None while it runs."""
+
     def signal(self, number: int) -> None: ...
     def end(self, grace: float | None, timeout: float) -> None:
         """``grace`` None: at once, without a chance for ``finally`` blocks. TimeoutError after ``timeout`` seconds."""
+
     def abandon(self) -> None:
         """Nobody will ask for the outcome any more."""
 
@@ -83,6 +88,7 @@ class Task(Generic[R]):
     """How it was started."""
     route: str
     """The way in which it was started: copied, shared, thread or program."""
+
     def __init__(self, handle: Handle, plan: Plan, route: str) -> None:
         self._handle = handle
         self.plan = plan
@@ -184,15 +190,18 @@ class Task(Generic[R]):
     def _await_outcome(self, timeout: float | None) -> Outcome:
         if timeout is not None:
             check_timeout(timeout)
-        if self._outcome is None:
-            if not self._handle.wait_done(timeout):
-                raise TimeoutError(f"{self._who()} has no result after {timeout:g} s")
-            try:
-                self._outcome = self._handle.outcome()
-            except TaskError as error:
-                # Without the traceback, which leads through this frame to the task, and so in a circle.
-                self._outcome = "exception", error.with_traceback(None)
-        return self._outcome
+        if self._outcome is not None:
+            return self._outcome
+        if not self._handle.wait_done(timeout):
+            raise TimeoutError(f"{self._who()} has no result after {timeout:g} s")
+        outcome: Outcome
+        try:
+            outcome = self._handle.outcome()
+        except TaskError as error:
+            # Without the traceback, which leads through this frame to the task, and so in a circle.
+            outcome = "exception", error.with_traceback(None)
+        self._outcome = outcome
+        return outcome
 
     # ---- ending it ----
 

@@ -51,4 +51,4 @@ def make_up(heaps: tuple[int, ...] = (0, 2, 8), **changed: tuple[float, float]) 
         for heap in heaps
     ]
     memcpy = {64 << 10: (1500, 1600, 1700), 2 << 20: (60_000, 61_000, 62_000)}
-    return Results("launch", dict(HOST), 6, 1.0, tuple(points), memcpy, {}, ("a note",))
+    return Results("launch", dict(HOST), 10_000, 1.0, tuple(points), memcpy, {}, ("a note",))

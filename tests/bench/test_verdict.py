@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from made_up_results import MakeResults
 
-from taskclone.bench.results import Results
+from taskclone.bench.results import ALONE, TOGETHER, Results
 from taskclone.bench.verdict import Bar, judge
 
 
@@ -76,6 +76,19 @@ def test_a_short_run_points_to_the_heap_that_the_bar_is_meant_for(make_results: 
     assert "--heap" not in bar(make_results(heaps=(0, 1024)), "in place, with result: 1024 MB / 0 MB").detail
 
 
+@pytest.mark.parametrize("group", [ALONE, TOGETHER])
+def test_flatness_is_judged_by_the_worse_group(make_results: MakeResults, group: str) -> None:
+    flat, grows = make_results(), make_results(in_place=(15.0, 1.0))
+    points = [point for results, wanted in ((flat, False), (grows, True)) for point in results.points
+              if (point.group == group) is wanted]  # fmt: skip
+    found = bar(dataclasses.replace(flat, points=tuple(points)), "shared in place, with result")
+    assert found.state == "missed"
+    assert found.measured == pytest.approx(23 / 15)
+    assert "alone" in found.detail
+    assert "together" in found.detail
+    assert "call alone" in found.detail
+
+
 def test_beside_the_independent_loop(make_results: MakeResults) -> None:
     results = make_results()  # fork/thread: 5 at 0 MB, 6.33 at 2 MB
     assert bar(results, "independent").state == "not measured"
@@ -105,3 +118,4 @@ def test_spoilt_conditions_are_said(make_results: MakeResults) -> None:
     assert "huge pages were in use: label of c_fork" in warnings
     assert "label of c_fork at 0 MB" in warnings
     assert judge(results).warnings == ("a note",)
+    assert "only 500 launches" in "\n".join(judge(dataclasses.replace(results, count=500)).warnings)

@@ -25,7 +25,10 @@ HERE = Path(__file__).parent
 def test_ends_and_crashes_from_two_threads() -> None:
     """200 ends and 200 crashes, shared and in place; then the process exits 0 within 2 s."""
     with subprocess.Popen(
-        [sys.executable, str(HERE / "storm.py"), "200", "200"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(HERE / "storm.py"), "200", "200"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as storm:
         watchdog = subprocess.Popen(["sh", "-c", f"sleep 120; kill -9 {storm.pid}"], start_new_session=True)
         try:

@@ -16,7 +16,8 @@ How it is measured. Every series runs in fresh processes of its own, several one
 the other series ("rounds"), so that a slow minute of the machine falls on all of them. A process is pinned to one CPU
 and forbids huge pages; it writes to its heap, then launches. The C series run in a program without an interpreter: a
 fork of a Python process copies the interpreter's memory too, which is another question. What is compared from Python
-to Python is measured once more *together*: the routes and their rivals in one process, a few launches each in turn.
+to Python is measured once more *together*: the routes and their rivals in one process, a few launches each in turn;
+those that copy memory in one such process, those that share it in another.
 
 Times are nanoseconds in the data, microseconds in tables and charts. "start" is from the call until it is back in the
 creator, "total" until the task is joined or reaped and its result is there.

@@ -1,11 +1,12 @@
 """The conductor: which worker runs when, and what comes back.
 
 A run is a number of rounds. In each, every series has a fresh process of its own for its share of the launches, one
-process after the other; then one more measures the series that are compared together.
+process after the other; then one more for each group measures what is compared together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ LOOP_LAUNCHES = 2000
 LOOP_KINDS = ("fork", "thread")
 GRACE_SECONDS = 60
 TOGETHER_SHARE = 2
+TOUCH_SECONDS = 0.0005  # a guess: to write to a MB of fresh pages
 
 OnStep = Callable[[int, str], None]
 """Called with the number of the round (from 0) and what of it is measured now; with "" when a round begins."""
@@ -76,17 +78,19 @@ def estimate(case: Case, options: Options) -> Estimate:
     probe = next((series for series in case.series if series.bare), case.series[0])
     began = monotonic()
     tried = Request(case.name, (probe.key,), (0,), 100, 1.0, options.cpu, _find_program())
-    launches = [event["total_ns"] for event in _events(tried) if event["event"] == "point"]
+    launches: list[int] = []
+    with contextlib.suppress(WorkerError):  # the run itself will say what is wrong
+        launches = [ns for event in _events(tried) for ns in event.get("total_ns", ())]
     worker_seconds = monotonic() - began
-    scale: float = median(launches[0]) / 1e3 / probe.cost_us[0]
+    scale: float = median(launches) / 1e3 / probe.cost_us[0] if launches else 1.0
 
     def point_seconds(keys: tuple[str, ...], heap: int) -> float:
         costs = [case.find(key).cost_us for key in keys]
         launch = sum(base + per_mb * heap for base, per_mb in costs) * scale / 1e6
         return min(options.seconds * _share(keys), options.count * launch)
 
-    groups = [(series.key,) for series in case.series] + ([case.together] if case.together else [])
-    overhead = worker_seconds * options.rounds * len(groups)
+    groups = [(series.key,) for series in case.series] + list(case.together)
+    overhead = (worker_seconds + options.heaps[-1] * TOUCH_SECONDS * scale) * options.rounds * len(groups)
     likely = sum(point_seconds(keys, heap) for keys in groups for heap in options.heaps)
     most = sum(options.seconds * _share(keys) for keys in groups) * len(options.heaps)
     return Estimate(likely + overhead, most + overhead)
@@ -94,7 +98,7 @@ def estimate(case: Case, options: Options) -> Estimate:
 
 def step_count(case: Case, options: Options) -> int:
     """How many things ``run`` measures, each of them told to ``on_step``."""
-    a_round = len(case.series) + bool(case.together) + bool(options.loop)
+    a_round = len(case.series) + len(case.together) + bool(options.loop)
     return options.rounds * a_round
 
 
@@ -134,8 +138,9 @@ def _round(case: Case, options: Options, program: str | None, number: int) -> It
 
     for series in case.series:
         yield series.label, ALONE, request((series.key,))
-    if case.together:
-        yield "all in turn", TOGETHER, request(case.together, MEMCPY_SIZES)
+    for place, keys in enumerate(case.together):
+        text = "in turn: " + ", ".join(case.find(key).label for key in keys[:2]) + ", ..."
+        yield text, TOGETHER, request(keys, () if place else MEMCPY_SIZES)
 
 
 def _share(keys: tuple[str, ...]) -> int:

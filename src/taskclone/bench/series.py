@@ -43,11 +43,11 @@ class Series(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A benchmark: its series, and the keys of those that are also measured together in one process."""
+    """A benchmark: its series, and groups of keys that are also measured together, each group in one process."""
 
     name: str
     series: tuple[Series, ...]
-    together: tuple[str, ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()
 
     def find(self, key: str) -> Series:
         for series in self.series:

@@ -15,6 +15,7 @@ ARTICLE_HEAP_MB = 2
 ARTICLE_RATIO = 6.3
 FLAT_HEAP_MB = 1024
 UNSTEADY = 0.5
+ENOUGH = 2000
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,24 @@ def _same_as_loop(results: Results) -> Bar:
 
 
 def _flat(results: Results, key: str, label: str) -> Bar:
-    """By the time until the result is there: on the shared route clone() may be back before the start has been made."""
-    curve = results.curve(key)
-    if len(curve) < 2:
+    """The worse of the two groups, by the time until the result is there.
+
+    The call alone is printed beside it and not judged: on the shared route clone() may be back before the host has made
+    the start, so its time says who was scheduled first.
+    """
+    with_result, call = {}, {}
+    for group in (ALONE, TOGETHER):
+        curve = results.curve(key, group)
+        if len(curve) >= 2:
+            with_result[group] = curve[-1].total.median / curve[0].total.median
+            call[group] = curve[-1].start.median / curve[0].start.median
+    if not with_result:
         return Bar(f"{label}, with result: largest heap / smallest", None, 1.25, "x", "needs two heaps")
-    small, large = curve[0], curve[-1]
-    detail = f"the call alone {large.start.median / small.start.median:.2f}x"
-    if large.heap_mb < FLAT_HEAP_MB:
+    small, large = results.heaps[0], results.heaps[-1]
+    detail = ", ".join(f"{group} {ratio:.2f} (call alone {call[group]:.2f})" for group, ratio in with_result.items())
+    if large < FLAT_HEAP_MB:
         detail += f"; the bar is meant for 1 GB: --heap 0,{FLAT_HEAP_MB}"
-    name = f"{label}, with result: {large.heap_mb} MB / {small.heap_mb} MB of heap"
-    return Bar(name, large.total.median / small.total.median, 1.25, "x", detail)
+    return Bar(f"{label}, with result: {large} MB / {small} MB of heap", max(with_result.values()), 1.25, "x", detail)
 
 
 def _beside(results: Results, ours: str, theirs: str, name: str, limit: float) -> Bar:
@@ -181,6 +190,8 @@ def _us(ns: float) -> str:
 def _warnings(results: Results) -> list[str]:
     """Instability and spoilt conditions, said aloud."""
     warnings = list(results.notes)
+    if results.count < ENOUGH:
+        warnings.append(f"only {results.count} launches a point: ratios wander by some ten percent, a full run decides")
     load = results.host.get("load_avg_1min", 0.0)
     if isinstance(load, float) and load > 0.5:
         warnings.append(f"the machine was not quiet: load average {load:.1f} before the run")

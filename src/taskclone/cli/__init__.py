@@ -1,4 +1,4 @@
-"""The command ``taskclone``: demo, bench, explain. Each group is in a file of its own, imported when it is asked for."""
+"""The command ``taskclone``: demo, bench, explain. Each is in a file of its own, imported when asked for."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def launch(
                                  param_hint="--heap")  # fmt: skip
     case = find("launch")
     count = count or (500 if quick else 10_000)
-    seconds, rounds = (1.0, 3) if quick else (20.0, 5)
+    seconds, rounds = (1.0, 3) if quick else (20.0, 10)
     cpu = None if unpinned else host.pick_cpu()
     options = Options(heaps, count, seconds, min(rounds, count), cpu, loop)
     guess = estimate(case, options)
@@ -194,9 +194,9 @@ def show_results(results: Results) -> None:
 
 
 def bar_line(bar: Bar) -> str:
-    measured = "-" if bar.measured is None else f"{bar.measured:.2f}{bar.unit}"
+    measured = "-" if bar.measured is None else f"{bar.measured:.3f}{bar.unit}"
     state = click.style(f"{bar.state:12}", fg=COLORS[bar.state])
-    return f"  {state} {measured:>7}, bar {bar.limit:.2f}{bar.unit}: {bar.name} ({bar.detail})"
+    return f"  {state} {measured:>8}, bar {bar.limit:.2f}{bar.unit}: {bar.name} ({bar.detail})"
 
 
 def wrap(text: str) -> str:

@@ -5,7 +5,7 @@ The plain case only: no flags. What else can be said without CLONE_VM needs othe
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _thread
 import os
 import signal
@@ -107,7 +107,7 @@ def _warn_of_threads() -> None:
     )
 
 
-# ---- in the task ------------------------------------------------------------------------------------------------------
+# ---- in the task ----------------------------------------------------------------------------------------------------
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:

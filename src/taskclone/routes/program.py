@@ -46,6 +46,7 @@ class ProgramHandle(ChildHandle):
     """A child that has become a program."""
 
     __slots__ = ("program",)
+    program: str
 
     def outcome(self) -> Outcome:
         status = self.status()

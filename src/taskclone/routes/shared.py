@@ -47,6 +47,10 @@ _USER_AFTER = 0.5
 def check(plan: Plan) -> None:
     if plan.bits & _F.PARENT:
         raise unsupported(NAME, "PARENT: the host could not wait for the task", "leave it out")
+    if plan.bits & _F.IO and not plan.bits & _VFORK:
+        raise unsupported(
+            NAME, "IO: the I/O context would be the host's, not the caller's", "add VFORK, or leave it out"
+        )
     if plan.bits & ~_CARRIED:
         raise unsupported(NAME, f"{flag_names(plan.bits & ~_CARRIED)} in this version", "leave it out")
     if plan.setup.core and plan.bits & _F.SIGHAND:
@@ -225,14 +229,24 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     setup, signal = plan.setup, plan.exit_signal or 0
     name = None if plan.name is None else os.fsencode(plan.name)
     core = shared_start(
-        fn, args, kwargs, plan.bits, signal, plan.stack_size or 0, name, setup.threads, setup.core, TaskTerminated, plan.daemon
-    )  # fmt: skip
+        fn,
+        args,
+        kwargs,
+        plan.bits,
+        signal,
+        plan.stack_size or 0,
+        name,
+        setup.threads,
+        setup.core,
+        TaskTerminated,
+        plan.daemon,
+    )
     if signal or plan.bits & ~_PLAIN:
         core.started()
     return Task(SharedHandle(core, signal), plan, NAME)
 
 
-# ---- requests by signal, forks, the interpreter's exit -------------------------------------------------------------------
+# ---- requests by signal, forks, the interpreter's exit --------------------------------------------------------------
 
 _ending = False
 

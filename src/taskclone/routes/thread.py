@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from taskclone.errors import TaskTerminated, UnsupportedOperation
@@ -46,7 +47,19 @@ def check(plan: Plan) -> None:
 class ThreadHandle:
     """A thread, and what its body left."""
 
-    __slots__ = ("_abandoned", "_code", "_fd", "_outcome", "_signal", "ended", "thread")
+    __slots__ = (
+        "_abandoned",
+        "_code",
+        "_ending",
+        "_fd",
+        "_finished",
+        "_lock",
+        "_open",
+        "_outcome",
+        "_signal",
+        "ended",
+        "thread",
+    )
 
     granted = Granted(THREAD, 0)
     pid = property(lambda self: os.getpid())
@@ -56,21 +69,44 @@ class ThreadHandle:
         self._outcome: Outcome | None = None
         self._code = 0
         self._fd = -1
-        self._signal = self._abandoned = False
+        self._signal = self._abandoned = self._ending = self._open = False
+        self._lock = threading.Lock()
+        self._finished = threading.Event()
         self.ended = False
 
     def run(self, context: contextvars.Context, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> None:
+        outcome: Outcome
         try:
-            outcome: Outcome = "value", context.run(fn, *args, **(kwargs or {}))
-        except (SystemExit, KeyboardInterrupt) as stop:
-            outcome, self._code = ("exit", exit_message(stop)), exit_code_of(stop)
-        except BaseException as exception:
-            outcome, self._code = ("exception", exception), 1
-        self._outcome = outcome
+            try:
+                self._open = True
+                if self._ending:
+                    raise TaskTerminated
+                outcome = "value", context.run(fn, *args, **(kwargs or {}))
+            except (SystemExit, KeyboardInterrupt) as stop:
+                outcome, self._code = ("exit", exit_message(stop)), exit_code_of(stop)
+            except BaseException as exception:
+                outcome, self._code = ("exception", exception), 1
+            self._outcome = outcome
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """After this no exception is set in the thread any more; one that is on its way may rise in here."""
+        while True:
+            try:
+                with self._lock:
+                    self._open = False
+                    _set_exception(self.thread, None)
+                break
+            except TaskTerminated:
+                continue
+        if self._outcome is None:  # it rose between the body and the store
+            self._outcome, self._code = ("exit", ""), 128 + signal.SIGTERM
         if self._signal:
             os.eventfd_write(self._fd, 1)
             if self._abandoned:
                 os.close(self._fd)
+        self._finished.set()
 
     @property
     def tid(self) -> int:
@@ -88,22 +124,24 @@ class ThreadHandle:
         return self._fd
 
     def done(self) -> bool:
-        return self._outcome is not None or not self.thread.is_alive()
+        return self._outcome is not None
 
     def wait_done(self, timeout: float | None) -> bool:
         return self.wait(timeout)
 
     def wait(self, timeout: float | None) -> bool:
-        self.thread.join(timeout)
-        self.ended = not self.thread.is_alive()
-        return self.ended
+        # Not join() alone: on 3.11 a join that Ctrl-C interrupts takes the thread for ended.
+        if not self._finished.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            return False
+        self.thread.join()
+        self.ended = True
+        return True
 
     def status(self) -> ExitStatus | None:
         return ExitStatus(self._code, None, source="record") if self.ended else None
 
     def outcome(self) -> Outcome:
-        if self._outcome is None:  # terminated a moment before or after its body
-            raise died(f"thread {self.tid}", ExitStatus(128 + signal.SIGTERM, None, source="record"), how="terminated")
+        assert self._outcome is not None, "outcome() before the end"
         if self._outcome[0] == "exit":
             self.wait(None)
             raise died(f"thread {self.tid}", ExitStatus(self._code, None, source="record"), how=self._outcome[1])
@@ -126,14 +164,17 @@ class ThreadHandle:
     def end(self, grace: float | None, timeout: float) -> None:
         if grace is None:
             raise UnsupportedOperation(
-                "a thread cannot be killed: SIGKILL would end the whole process; terminate() raises an exception in it, "
-                "flags=SHARED makes a task that can be killed"
+                "a thread cannot be killed: SIGKILL would end the whole process; terminate() raises an exception in "
+                "it, flags=SHARED makes a task that can be killed"
             )
         deadline = time.monotonic() + timeout
         pause = min(grace, timeout)
+        self._ending = True
         while not self.done():
-            _raise_in(self.thread)
-            self.thread.join(pause)
+            with self._lock:
+                if self._open:
+                    _set_exception(self.thread, TaskTerminated)
+            self._finished.wait(pause)
             if time.monotonic() > deadline and not self.done():
                 raise TimeoutError(f"thread {self.tid} does not end: it is in\n{_where(self.thread)}")
             pause = 0.05
@@ -150,9 +191,10 @@ class ThreadHandle:
 _HARMLESS = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 
 
-def _raise_in(thread: threading.Thread) -> None:
-    # Not found: it has just ended.
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TaskTerminated))
+def _set_exception(thread: threading.Thread, exception: type[BaseException] | None) -> None:
+    """Sets the asynchronous exception of a thread, or takes it back."""
+    value = ctypes.py_object() if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), value)
 
 
 def _where(thread: threading.Thread) -> str:
@@ -167,6 +209,8 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
 
     def body() -> None:
         go.wait()
+        if plan.name is not None:  # as for the other routes: the kernel's name too, 15 bytes of it
+            Path("/proc/thread-self/comm").write_bytes(os.fsencode(plan.name)[:15])
         handle.run(context, fn, args, kwargs)
 
     handle.thread = threading.Thread(target=body, name=plan.name, daemon=plan.daemon)

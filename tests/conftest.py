@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from proc import WALL, children_of, descriptors, threads, until
+from taskclone import _core
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
+_settled_in: Path | None = None
+"""The file whose last test has left nothing."""
+
+
+def forget_failures() -> None:
+    """Their tracebacks hold what a failed test had open."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+
+
+@pytest.fixture
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Proves that a test leaves no child, no zombie, no descriptor and no thread.
+
+    Idle hosts and the keeper are meant to stay, so they are ended first. What follows a result by a moment (a host
+    reaps its task, a crashed task's host leaves) is waited for.
+    """
+    global _settled_in
+    if _settled_in != request.path:  # 20 ms: not before each
+        forget_failures()
+        gc.collect()
+    _core.hosts_end()
+    assert children_of(os.getpid()) == {}, "children of an earlier test"
+    opened, running = descriptors(), threads()
+    _settled_in = None
+    yield
+    if request.node.stash.get(FAILED, False):
+        return
+
+    def settled() -> bool:
+        _core.hosts_end()
+        if not children_of(os.getpid()) and descriptors() == opened and threads() == running:
+            return True
+        gc.collect()  # tasks in the traceback of an exception that the test has caught
+        return False
+
+    try:
+        until(settled, "nothing left behind")
+    except AssertionError:
+        assert children_of(os.getpid()) == {}
+        assert descriptors() == opened
+        assert threads() == running
+        raise
+    with pytest.raises(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)
+    _settled_in = request.path
