@@ -1,5 +1,7 @@
-"""Deaths of tasks that share memory: what the creator sees, and that it goes on. Each in a process of its own, because a
-death inside malloc is for good."""
+"""Deaths of tasks that share memory: what the creator sees, and that it goes on.
+
+Each in a process of its own, because a death inside malloc is for good.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ static struct tc_report *report; /* in memory that children share */
 static struct tc_signals *signals;
 static _Atomic uint32_t *bell;
 
-static struct tc_spec blank(void) { return (struct tc_spec){.report = report, .creator_pidfd = -1, .streams = {-1, -1, -1}}; }
+static struct tc_spec blank(void)
+{
+    return (struct tc_spec){.report = report, .creator_pidfd = -1, .streams = {-1, -1, -1}};
+}
 
 static void say(const char *key, long value) { fprintf(out, "%s %ld\n", key, value); }
 
@@ -36,7 +39,8 @@ static void say_status(void)
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status))
         for (const char **name = (const char *[]){"Name:", "SigBlk:", "SigIgn:", "SigCgt:", NULL}; *name; name++)
-            if (!strncmp(line, *name, strlen(*name))) fprintf(out, "%.*s %s", (int)strlen(*name) - 1, *name, line + strlen(*name) + 1);
+            if (!strncmp(line, *name, strlen(*name)))
+                fprintf(out, "%.*s %s", (int)strlen(*name) - 1, *name, line + strlen(*name) + 1);
     if (status) fclose(status);
 }
 
@@ -113,7 +117,8 @@ static void run_steps(char **argv)
     say_report();
 }
 
-/* ---- signals ------------------------------------------------------------------------------------------------------ */
+/* ---- signals ------------------------------------------------------------------------------------------------------
+ */
 
 static void step_default_signals(char **argv)
 {
@@ -163,7 +168,8 @@ static int overflow(int n)
     return n ? overflow(n + 1) + frame[0] : 0;
 }
 
-/* fatal_handlers SIGNAL [HOW]: a child gets the handlers and the signal. HOW: "overflow", "core", an address to read. */
+/* fatal_handlers SIGNAL [HOW]: a child gets the handlers and the signal. HOW: "overflow", "core", an address to read.
+ */
 static void step_fatal_handlers(char **argv)
 {
     static char stack[64 << 10];
@@ -178,9 +184,12 @@ static void step_fatal_handlers(char **argv)
         spec.kernel_core = !strcmp(how, "core");
         tc_current = signals;
         if (tc_step_altstack(&spec) || tc_step_fatal_handlers(&spec)) _exit(1);
-        if (!strcmp(how, "overflow")) overflow(1);
-        else if (!strncmp(how, "0x", 2)) (void)*(volatile char *)strtoul(how, NULL, 16);
-        else kill(getpid(), number);
+        if (!strcmp(how, "overflow"))
+            overflow(1);
+        else if (!strncmp(how, "0x", 2))
+            (void)*(volatile char *)strtoul(how, NULL, 16);
+        else
+            kill(getpid(), number);
         _exit(2);
     }
     say_end(child);
@@ -211,7 +220,8 @@ static void step_handlers_with_sighand(char **argv)
     say_status();
 }
 
-/* ---- a task of its own ---------------------------------------------------------------------------------------------- */
+/* ---- a task of its own ----------------------------------------------------------------------------------------------
+ */
 
 static void step_name(char **argv)
 {

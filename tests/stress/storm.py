@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import taskclone
 from taskclone import SHARED, CloneFlags, TaskDied, clone
@@ -130,7 +131,7 @@ def left() -> dict[str, int]:
         now = {
             "descriptors": len(os.listdir("/proc/self/fd")),
             "threads": len(os.listdir("/proc/self/task")),
-            "children": len(open("/proc/self/task/" + str(os.getpid()) + "/children").read().split()),
+            "children": len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()),
         }
         stable = stable + 1 if now == counts else 0
         counts = now

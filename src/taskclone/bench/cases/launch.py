@@ -80,8 +80,8 @@ CASE = Case(
         in_python("py_fork", "os.fork", "os.fork", python_loop(launch_fork, reap), (600, 12)),
         in_python("py_thread", "threading.Thread", "threading.Thread", python_loop(launch_thread, join), (35, 0)),
     ),
-    # Apart, because a fork makes every page of the process read-only: whoever comes next pays for the faults, and copies
-    # while the child lives. What does not fork would be charged for what does.
+    # Apart, because a fork makes every page of the process read-only, and whoever comes next pays for the faults: what
+    # does not fork would be charged for what does.
     together=(
         ("in_place", "py_thread", "shared", "thread", "c_pthread", "c_vm_vfork"),
         ("copied", "py_fork", "c_fork"),
