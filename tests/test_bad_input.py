@@ -205,7 +205,7 @@ def test_what_is_for_programs_is_refused_for_functions(flags: F, fields: dict[st
 
 
 def test_what_a_program_cannot_have() -> None:
-    for fields in ({"stack_size": 1 << 20}, {"exit_signal": signal.SIGUSR1}, {"setup": ChildSetup(threads=True)}):
+    for fields in ({"stack_size": 1 << 20}, {"exit_signal": signal.SIGUSR1}, {"setup": ChildSetup(core=True)}):
         with pytest.raises(UnsupportedOperation):
             clone(["true"], **fields)
     for flags, fields in ((F.FS, {"setup": ChildSetup(cwd="/")}), (F.FILES, {"stdout": 1}), (F.VM | F.SIGHAND, {})):

@@ -161,7 +161,7 @@ def test_a_task_refuses_to_be_pickled(flags: F) -> None:
 
 
 def test_a_plan_with_streams_refuses_to_be_pickled_and_others_do_not() -> None:
-    plan = Plan("VM|FILES", name="w", setup=ChildSetup(threads=True), daemon=True)
+    plan = Plan("VM|FILES", name="w", setup=ChildSetup(core=True), daemon=True)
     assert pickle.loads(pickle.dumps(plan)) == plan
     with pytest.raises(TypeError, match="stdout"):
         pickle.dumps(Plan(stdout=1))

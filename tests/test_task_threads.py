@@ -1,17 +1,15 @@
-"""Threads of a task that shares memory: refused, or waited for where the plan allows them."""
+"""Threads of a task that shares memory: refused."""
 
 from __future__ import annotations
 
 import _thread
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proc import pipe, until
-from taskclone import SHARED, THREAD, ChildSetup, CloneFlags, call, clone
+from taskclone import SHARED, THREAD, CloneFlags, call
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -38,24 +36,3 @@ def test_a_shared_task_may_not_start_threads(flags: F, body: Callable[[], None])
         call(body, flags=flags)
     assert threading.active_count() == 1
     start_thread()
-
-
-def test_with_permission_it_may_and_waits_for_them() -> None:
-    seen: list[int] = []
-    with pipe() as (read_end, write_end):
-
-        def work() -> None:
-            os.read(read_end, 1)
-            seen.append(os.getpid())
-
-        def body() -> str:
-            for _ in range(3):
-                threading.Thread(target=work).start()
-            return "body done"
-
-        task = clone(body, flags=SHARED, setup=ChildSetup(threads=True))
-        until(lambda: len(os.listdir(f"/proc/{task.pid}/task")) == 4, "its threads run")
-        assert task.running()
-        os.write(write_end, b"xxx")
-        assert task.result(10) == "body done"
-    assert seen == [task.pid] * 3

@@ -104,11 +104,29 @@ static int unless_ignored(int sig, void (*handler)(int, siginfo_t *, void *), un
     return err;
 }
 
+static const int polite[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM};
+/* Not SIG_IGN for these two: a program started in the task would inherit that. */
+static const int terminal[] = {SIGINT, SIGTSTP};
+
+static void reset(const int *signals, unsigned count)
+{
+    struct tc_sigaction now;
+    for (unsigned i = 0; i < count; i++) {
+        if (TC_SYS(SYS_rt_sigaction, signals[i], 0, &now, sizeof now.mask)) continue;
+        if (now.handler == on_fatal || now.handler == on_end_request || now.handler == on_nothing)
+            set_action(signals[i], (void (*)(int, siginfo_t *, void *))SIG_DFL, 0, NULL);
+    }
+}
+
+void tc_reset_handlers(void)
+{
+    reset(fatal_signals, sizeof fatal_signals / sizeof *fatal_signals);
+    reset(polite, sizeof polite / sizeof *polite);
+    reset(terminal, sizeof terminal / sizeof *terminal);
+}
+
 int tc_step_handlers(const struct tc_spec *spec)
 {
-    static const int polite[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM};
-    /* Not SIG_IGN for these two: a program started in the task would inherit that. */
-    static const int terminal[] = {SIGINT, SIGTSTP};
     static const int background[] = {SIGTTIN, SIGTTOU};
     if (spec->flags & CLONE_SIGHAND) return 0; /* they are the creator's own */
     int err = 0;

@@ -68,6 +68,8 @@ extern const struct tc_step_row tc_program_steps[]; /* ends in execve */
 extern __thread struct tc_signals *tc_current __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 _Noreturn void tc_exit_task(int code);
+/* Back to the default what tc_step_fatal_handlers and tc_step_handlers have set. */
+void tc_reset_handlers(void);
 /* Blocks every signal but 33 (glibc's SETXID: os.setuid() in the creator waits for an answer from each thread). */
 void tc_block_signals(uint64_t *old);
 

@@ -220,7 +220,7 @@ void tc_post_mortem(struct tc_task *task)
 {
     PyThreadState *ts = task->dead;
     if (!ts) return;
-    task->dead = NULL;
+    task->dead = NULL; /* first: the reading may give the lock away, and another thread come here */
     task->ts = NULL;
     atomic_fetch_add(&tc_counters.abandoned, 1);
     PyObject *type, *value, *traceback;

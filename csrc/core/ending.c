@@ -61,6 +61,21 @@ static void read_place(pid_t pid, struct place *place)
         place->nr = -2;
 }
 
+/* The letter of /proc/PID/stat, or 0: gone. */
+static char state_of(pid_t pid)
+{
+    char path[40], text[128];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return 0;
+    text[n] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] ? name_end[2] : 0;
+}
+
 /* Waits until it is stopped. 0: it ended instead; -EBUSY: it does not stop (uninterruptible: in a vfork of its own). */
 static int await_stop(pid_t pid)
 {
@@ -68,12 +83,21 @@ static int await_stop(pid_t pid)
     for (int i = 0; i < 2500; i++) {
         struct tc_status status = {0};
         int err = tc_waitid(P_PID, pid, WSTOPPED | WEXITED | WNOWAIT | WNOHANG | __WALL, &status);
-        if (err == -ECHILD || (status.source && status.code != CLD_STOPPED && status.code != CLD_TRAPPED)) return 0;
+        if (err == -ECHILD) {
+            /* Gone; or we are a task ourselves, and it is the creator's child. */
+            char state = state_of(pid);
+            if (state == 'T' || state == 't') return 1;
+            if (!state || state == 'Z' || state == 'X') return 0;
+        }
+        if ( (status.source && status.code != CLD_STOPPED && status.code != CLD_TRAPPED)) return 0;
         if (status.source) return 1;
         i < 50 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
     }
     return -EBUSY;
 }
+
+static _Atomic uint32_t stop_lock; /* one victim at a time */
+void tc_looks_after_fork(void) { atomic_store(&stop_lock, 0); }
 
 enum verdict { GONE, KILLED, GO_ON, AT_FUTEX, AT_WRITE, IN_LOCK, UNSTOPPED };
 static const char *const verdicts[] = {"gone", "killed", "go_on", "futex", "write", "lock", "unstopped"};
@@ -87,7 +111,7 @@ static enum verdict judge(const struct place *at, uintptr_t futex, int write_fd,
     if (may_kill_in(at->nr)) return KILLED;
     /* A stop turns every timed wait into restart_syscall, whose number says nothing; the argument registers stay. */
     if (at->nr == SYS_futex || at->nr == SYS_restart_syscall) {
-        if (at->first >= low && at->first < high) return IN_LOCK;
+        if ((at->first >= low && at->first < high) || tc_own_futex(at->first)) return IN_LOCK;
         return futex && at->first == futex ? KILLED : AT_FUTEX;
     }
     if (at->nr == SYS_write || at->nr == SYS_writev)
@@ -97,7 +121,6 @@ static enum verdict judge(const struct place *at, uintptr_t futex, int write_fd,
 
 static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, int user, struct place *place)
 {
-    static _Atomic uint32_t stop_lock; /* one victim at a time */
     pid_t pid = task->pid;
     *place = (struct place){.nr = -2};
     tc_spin_lock(&stop_lock);

@@ -252,7 +252,7 @@ static PyObject *shared_get(SharedObject *self, void *what)
         return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
     default:
         return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
-                                           (task->in_place ? CLONE_VFORK | CLONE_SETTLS : 0));
+                                           (task->in_place ? CLONE_VFORK | CLONE_SETTLS : CLONE_CHILD_CLEARTID));
     }
 }
 
@@ -319,18 +319,17 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args)
     (void)module;
     PyObject *fn, *fn_args, *kwargs, *cancel;
     unsigned long long flags;
-    int exit_signal, may_thread, kernel_core, daemon;
+    int exit_signal, kernel_core, daemon;
     Py_ssize_t stack_size;
     const char *name;
-    if (!PyArg_ParseTuple(args, "OO!OKinO&ppOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
-                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &may_thread, &kernel_core, &cancel,
+    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
+                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel,
                           &daemon))
         return NULL;
     if (may_start() < 0) return NULL;
     struct tc_task *task = calloc(1, sizeof *task);
     if (!task) return PyErr_NoMemory();
     task->pidfd = -1;
-    task->may_thread = may_thread;
     task->daemon = daemon;
     task->in_place = (flags & CLONE_VFORK) != 0;
     task->signals.report = &task->report;

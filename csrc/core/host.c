@@ -227,6 +227,20 @@ static void carry_out_ends(void)
     PyGILState_Release(lock);
 }
 
+static _Atomic uint32_t ender;
+static void *ender_main(void *unused)
+{
+    carry_out_ends();
+    atomic_store(&ender, 0);
+    struct tc_task *late = tc_task_first_end_request(); /* came between the last look and the line above */
+    if (late) {
+        tc_task_release(late);
+        atomic_fetch_add(&tc_end_bell, 1);
+        tc_futex_wake(&tc_end_bell);
+    }
+    return unused;
+}
+
 static void *keeper_main(void *unused)
 {
     (void)unused;
@@ -242,10 +256,11 @@ static void *keeper_main(void *unused)
             tc_futex_wake(&make_word);
         }
         struct tc_task *task = tc_task_first_end_request();
-        if (task) {
-            tc_task_release(task);
-            carry_out_ends();
-        }
+        uint32_t none = 0;
+        if (task) tc_task_release(task);
+        /* On a thread of its own: an end may take seconds, and a task that is being ended may want a host meanwhile. */
+        if (task && atomic_compare_exchange_strong(&ender, &none, 1) && thread_new(ender_main, NULL, stack_bytes(0)))
+            atomic_store(&ender, 0); /* no thread to be had: the next bell tries again */
         atomic_store(&keeper, KEEPER_IDLE);
         tc_futex_wait(&tc_end_bell, bell, NULL);
     }
@@ -278,6 +293,23 @@ static int host_from_keeper(size_t stack_size, struct tc_host **host)
     tc_spin_unlock(&make_lock);
     Py_END_ALLOW_THREADS;
     return err;
+}
+
+int tc_own_futex(uintptr_t address)
+{
+    return address == (uintptr_t)&make_word || address == (uintptr_t)&make_lock;
+}
+
+/* after_fork(), in the parent: running tasks need the keeper that before_fork() has ended. */
+PyObject *tc_after_fork(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    struct tc_task *task = tc_keep_hosts || tc_current_task() ? NULL : tc_task_after(NULL);
+    if (!task) Py_RETURN_NONE;
+    tc_task_release(task);
+    int err = keeper_ensure();
+    if (err) return tc_raise(-err, "pthread_create");
+    Py_RETURN_NONE;
 }
 
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook)
@@ -319,6 +351,20 @@ static void await_end(pid_t tid)
         i < 100 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
 }
 
+/* A task whose result is there ends in a moment, and only then is its host idle: at most 50 ms for all. */
+static void await_done_tasks(void)
+{
+    struct timespec pause = {0, 1000000};
+    struct tc_task *task = NULL;
+    int tries = 50;
+    while ((task = tc_task_after(task)))
+        for (; tries && atomic_load(&task->state) == TC_DONE; tries--) {
+            atomic_fetch_add(&task->waiters, 1);
+            tc_futex_wait(&task->state, TC_DONE, &pause);
+            atomic_fetch_sub(&task->waiters, 1);
+        }
+}
+
 /* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */
 PyObject *tc_before_fork(PyObject *module, PyObject *unused)
 {
@@ -326,6 +372,11 @@ PyObject *tc_before_fork(PyObject *module, PyObject *unused)
         return PyErr_Format(PyExc_RuntimeError,
                             "a task died inside malloc and keeps an arena of it locked: fork() takes the locks of all "
                             "arenas, and will hang now. Restart this process; programs can still be started by vfork");
+    if (!tc_keep_hosts && !tc_current_task()) {
+        Py_BEGIN_ALLOW_THREADS;
+        await_done_tasks();
+        Py_END_ALLOW_THREADS;
+    }
     return tc_hosts_end(module, unused);
 }
 
@@ -367,6 +418,9 @@ static void in_forked_child(void)
     atomic_store(&keeper, KEEPER_NONE);
     atomic_store(&make_lock, 0);
     atomic_store(&make_word, 0);
+    atomic_store(&ender, 0);
+    tc_looks_after_fork();
+    if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
     tc_counters.hosts = tc_counters.idle = 0;
     tc_current = NULL;
     tc_tasks_after_fork();

@@ -7,6 +7,7 @@
 #include "shared.h"
 
 static PyMethodDef methods[] = {
+    {"after_fork", tc_after_fork, METH_NOARGS, "make the keeper anew where tasks run"},
     {"bare_memcpy", tc_bare_memcpy, METH_VARARGS, "bare_memcpy(size, repeats) -> durations"},
     {"bare_run", tc_bare_run, METH_VARARGS, "bare_run(kind, count, seconds) -> (start, total)"},
     {"before_fork", tc_before_fork, METH_NOARGS, "hosts_end(), with a word where fork() would hang"},

@@ -152,25 +152,19 @@ static PyObject *record_check(RecordObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* await_creator(): in the task, before it ends. A status that is taken before the creator has a pidfd is lost to it.
- * A look every 100 ms: the creator may have died. */
-static PyObject *record_await_creator(RecordObject *self, PyObject *unused)
+/* In the task, before its body: a status that is taken before the creator has a pidfd is lost to it, and where it cannot
+ * have one the body must not have run. A look every 100 ms: the creator may have died. */
+static void await_creator(const RecordObject *self)
 {
-    (void)unused;
-    if (!record_open(self)) return NULL;
-    Py_BEGIN_ALLOW_THREADS;
     struct timespec look = {0, 100000000};
     while (!atomic_load(&self->page->creator_ready) && getppid() == self->creator)
         tc_futex_wait(&self->page->creator_ready, 0, &look);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
 }
 
 static PyMethodDef record_methods[] = {
     {"store", (PyCFunction)record_store, METH_VARARGS, "store(kind, code, payload)"},
     {"load", (PyCFunction)record_load, METH_NOARGS, "load() -> None or (kind, code, payload)"},
     {"check", (PyCFunction)record_check, METH_NOARGS, "raise StartError when the child's setup failed"},
-    {"await_creator", (PyCFunction)record_await_creator, METH_NOARGS, "wait until the creator has its pidfd"},
     {"close", (PyCFunction)record_close, METH_NOARGS, "unmap and close"},
     {0},
 };
@@ -228,11 +222,12 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         struct tc_spec spec = {.name = name, .report = &record->page->report};
         static const struct tc_step_row steps[] = {{TC_STEP_NAME, tc_step_name_task}, {TC_STEP_NONE, NULL}};
         if (tc_run_steps(&spec, steps)) _exit(255); /* the record says which step */
+        await_creator(record);
         Py_RETURN_FALSE;
     }
     int err = errno;
     int pidfd = pid < 0 ? -1 : (int)TC_SYS(SYS_pidfd_open, pid, 0);
-    if (pid > 0) {
+    if (pid > 0 && (pidfd >= 0 || pidfd == -ESRCH)) {
         atomic_store(&record->page->creator_ready, 1);
         tc_futex_wake(&record->page->creator_ready);
     }

@@ -68,12 +68,11 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
     const char **c_argv = NULL, **c_environment = NULL;
     const char **c_paths = tc_strings(paths, "paths must be a sequence of bytes");
     if (c_paths) c_argv = tc_strings(argv, "argv must be a sequence of bytes");
-    if (c_argv && environment != Py_None)
-        c_environment = tc_strings(environment, "environment must be a sequence of bytes");
-    if (c_argv && (environment == Py_None || c_environment)) {
+    if (c_argv) c_environment = tc_strings(environment, "environment must be a sequence of bytes");
+    if (c_environment) {
         spec.paths = c_paths;
         spec.argv = (char *const *)c_argv;
-        spec.envp = c_environment ? (char *const *)c_environment : environ;
+        spec.envp = (char *const *)c_environment;
         pid_t pid = 0;
         int pidfd = -1, err;
         Py_BEGIN_ALLOW_THREADS;

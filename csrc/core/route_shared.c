@@ -151,7 +151,6 @@ static void run_body(struct tc_task *task)
         PyContext_Exit(task->context);
     }
     if (PyErr_Occurred()) task->exception = tc_take_exception();
-    if (task->may_thread) tc_join_threads(task);
     if (task->exception) task->exit_code = exit_code_of(task->exception);
     /* An end that was asked for too late would rise in a destructor below. */
     if (task->interrupted) PyThreadState_SetAsyncExc(task->ident, NULL);
@@ -195,7 +194,8 @@ static void child_main(void *argument)
 
 /* ---- the starts ------------------------------------------------------------------------------------------------- */
 
-static void lend(struct tc_host *host, struct tc_task *task, struct clone_args *args)
+/* 0 or -errno: no descriptor left. */
+static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *args)
 {
     struct tc_spec *spec = &task->spec;
     task->host = host;
@@ -209,6 +209,7 @@ static void lend(struct tc_host *host, struct tc_task *task, struct clone_args *
     tc_clone_args(spec, args, (int *)&task->pidfd, &task->pid);
     args->stack = (uint64_t)(uintptr_t)host->stack;
     args->stack_size = (uint64_t)(host->top - host->stack);
+    return spec->flags & CLONE_NEWPID && spec->creator_pidfd < 0 ? spec->creator_pidfd : 0;
 }
 
 static void close_creator_pidfd(struct tc_task *task)
@@ -216,9 +217,12 @@ static void close_creator_pidfd(struct tc_task *task)
     if (task->spec.creator_pidfd >= 0) TC_SYS(SYS_close, task->spec.creator_pidfd);
 }
 
-static void refuse(struct tc_task *task, long err)
+static void refuse(struct tc_task *task, enum tc_step step, long err)
 {
-    tc_report_failure(&task->report, TC_STEP_CLONE3, (int)-err);
+    tc_report_failure(&task->report, step, (int)-err);
+    /* The kernel may have written a number before it failed, and taken the descriptor back: it is somebody else's. */
+    atomic_store(&task->pidfd, -1);
+    atomic_store(&task->alive, 0);
     atomic_store(&task->clean, 1);
 }
 
@@ -235,15 +239,21 @@ static void take_status(struct tc_task *task)
 void tc_run_hosted(struct tc_host *host, struct tc_task *task)
 {
     struct clone_args args;
-    lend(host, task, &args);
-    long tid = tc_clone3(&args, sizeof args, child_main, task);
+    int err = lend(host, task, &args);
+    args.flags |= CLONE_CHILD_CLEARTID;
+    args.child_tid = (uint64_t)(uintptr_t)&task->alive;
+    atomic_store(&task->alive, 1);
+    long tid = err ? err : tc_clone3(&args, sizeof args, child_main, task);
     if (tid < 0)
-        refuse(task, tid);
+        refuse(task, err ? TC_STEP_PIDFD : TC_STEP_CLONE3, tid);
     else {
         /* With CLONE_NEWPID the kernel writes the id of the creator's namespace, as it returns it. */
         tc_task_publish(task, TC_STARTED);
-        take_status(task);
+        /* Cleared when the kernel has run mm_release() for the task: it ended, or it called execve. Then the dead state
+         * may hold the interpreter lock for as long as the program runs, so recover before waiting for the end. */
+        while (atomic_load(&task->alive)) tc_futex_wait(&task->alive, 1, NULL);
         if (!atomic_load(&task->clean)) tc_recover(host, task);
+        take_status(task);
     }
     close_creator_pidfd(task);
 }
@@ -255,12 +265,12 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
     struct clone_args args;
     uint64_t mask;
     tc_block_signals(&mask);
-    lend(host, task, &args);
+    int err = lend(host, task, &args);
     args.flags |= CLONE_VFORK | CLONE_SETTLS;
     args.tls = (uint64_t)(uintptr_t)host->tls;
-    long tid = tc_clone3(&args, sizeof args, child_main, task);
+    long tid = err ? err : tc_clone3(&args, sizeof args, child_main, task);
     /* We are back when the kernel has run mm_release() for the task: it ended, or it called execve. */
-    if (tid < 0) refuse(task, tid);
+    if (tid < 0) refuse(task, err ? TC_STEP_PIDFD : TC_STEP_CLONE3, tid);
     int clean = (int)atomic_load(&task->clean);
     if (clean)
         tc_host_give_back(host);

@@ -33,13 +33,13 @@ struct tc_task {
     struct tc_task *next, *previous; /* list of those not ENDED */
     struct tc_task *grave;           /* list of those that the creator may free */
     _Atomic uint32_t state, waiters;
-    _Atomic uint32_t threads; /* futex: Python threads of the task's own that still run */
+    _Atomic uint32_t alive; /* futex: 1 until the kernel has run mm_release() for a hosted task */
     _Atomic uint32_t clean;   /* the body ended and gave its thread state back */
     _Atomic int references;   /* Python handles, host */
     pid_t pid;
     _Atomic int pidfd;  /* closed by whoever takes it out */
     _Atomic int orphan; /* no Python handle is left: the host closes it */
-    int in_place, may_thread, daemon;
+    int in_place, daemon;
     /* known_place: ended by us where it can hold no lock of libc or the interpreter */
     _Atomic int known_place, killed;
     struct tc_status status;
@@ -88,6 +88,8 @@ void tc_host_give_back(struct tc_host *host);               /* one that was take
 void tc_host_wake(struct tc_host *host, uint32_t word);
 int tc_hosts_init(void);
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle ones and the keeper, and waits */
+int tc_own_futex(uintptr_t address); /* one on which a task waits for the keeper */
+PyObject *tc_after_fork(PyObject *module, PyObject *unused);
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
 extern _Atomic uint32_t tc_end_bell;
@@ -116,11 +118,11 @@ int tc_death_init(void);
 int tc_in_libc(uintptr_t pc, int or_python);
 
 /* ending.c */
+void tc_looks_after_fork(void);
 PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user);
 
 /* threads.c */
 int tc_guard_threads(void);
-void tc_join_threads(struct tc_task *task);
 struct tc_task *tc_current_task(void);
 
 /* handle.c */

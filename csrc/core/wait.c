@@ -208,6 +208,7 @@ static PyMethodDef child_methods[] = {
 };
 static PyMemberDef child_members[] = {
     {"pid", T_INT, offsetof(ChildObject, pid), READONLY, "process id"},
+    {"owner", T_INT, offsetof(ChildObject, owner), READONLY, "process whose child it is"},
     {"pidfd", T_INT, offsetof(ChildObject, pidfd), READONLY, "pidfd, or -1"},
     {0},
 };

@@ -18,7 +18,6 @@ class ChildSetup:
     Attributes:
         cwd: working directory of a program (chdir(2)); None: the creator's.
         environment: environment of a program; None: the creator's. Given as a mapping, kept as sorted pairs.
-        threads: allow a body that shares memory to start threads; it waits for them before it ends.
         core: leave fatal signals in a body that shares memory to the kernel: a core dump of the creator's whole
             heap is possible, and before Linux 5.16 the creator dies too (coredump: "Limit coredumps to a single
             thread group"). The default reports the signal and dies without a core.
@@ -26,7 +25,6 @@ class ChildSetup:
 
     cwd: PathLike | None = None
     environment: Mapping[str, str] | tuple[tuple[bytes, bytes], ...] | None = None
-    threads: bool = False
     core: bool = False
 
     def __post_init__(self) -> None:
@@ -37,7 +35,7 @@ class ChildSetup:
             object.__setattr__(self, "cwd", cwd)
         if isinstance(self.environment, Mapping):
             object.__setattr__(self, "environment", tuple(sorted(map(_pair, self.environment.items()))))
-        elif self.environment is not None and not isinstance(self.environment, tuple):
+        elif self.environment is not None and not _is_pairs(self.environment):
             raise TypeError(f"environment must be a mapping or None, not {type(self.environment).__name__}")
 
     def environment_bytes(self) -> tuple[bytes, ...] | None:
@@ -50,6 +48,13 @@ class ChildSetup:
 
 NOTHING = ChildSetup()
 """The default: the child is what the flags make it."""
+
+
+def _is_pairs(value: object) -> bool:
+    """What __post_init__ has made of a mapping: dataclasses.replace() and unpickling hand it back."""
+    return isinstance(value, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(item, bytes) for item in pair) for pair in value
+    )
 
 
 def _pair(item: tuple[str, str]) -> tuple[bytes, bytes]:

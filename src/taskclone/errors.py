@@ -143,7 +143,11 @@ _ADVICE: dict[tuple[str, int], str] = {
         "clone3",
         _errno.ENOSYS,
     ): "clone3 is missing or filtered here (Linux before 5.3, or a container's seccomp profile)",
-    ("clone3", _errno.EPERM): "namespaces other than user need CAP_SYS_ADMIN: add NEWUSER to the flags",
+    (
+        "clone3",
+        _errno.EPERM,
+    ): "namespaces other than user need CAP_SYS_ADMIN (or NEWUSER beside them); for a set without "
+    "namespaces, a seccomp profile filters clone3",
     ("clone3", _errno.EAGAIN): "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max",
     ("clone3", _errno.ENOSPC): "the limit of nested namespaces is reached: see user.max_*_namespaces",
     ("clone3", _errno.EINVAL): "this kernel does not know one of the flags, or refuses their combination",

@@ -28,7 +28,10 @@ def _plan_for(flags: CloneFlags | int | str, plan_fields: PlanFields) -> Plan:
         return Plan(flags, **plan_fields)
     # By type as well: True == 1, and 0 == CloneFlags(0).
     key = type(flags), flags
-    plan = _interned.get(key)
+    try:
+        plan = _interned.get(key)
+    except TypeError:  # not hashable, so no flags: Plan says so
+        return Plan(flags)
     if plan is None:
         plan = Plan(flags)
         if len(_interned) < _INTERNED_LIMIT:
@@ -142,8 +145,8 @@ def call(
                 raise TimeoutError(f"no result after {timeout:g} s: the task was ended ({task!r})") from None
         raise
     finally:
-        if task.done() and not plan.bits & _THREAD and plan.exit_signal:
-            task.wait(0)
+        if task.done() and plan.exit_signal and not plan.bits & _THREAD:
+            task.wait()
 
 
 def _end(task: Task[Any]) -> None:

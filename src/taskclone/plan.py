@@ -26,6 +26,7 @@ Program: TypeAlias = Sequence[Argument]
 Stream: TypeAlias = Any  # None, a descriptor, subprocess.DEVNULL or STDOUT, or an object with fileno()
 
 MIN_STACK = 64 << 10
+MAX_STACK = 1 << 40
 
 Starter: TypeAlias = Callable[["Plan", Any, tuple[Any, ...], dict[str, Any] | None], "Task[Any]"]
 _starter: Starter | None = None
@@ -93,12 +94,16 @@ class Plan:
         rules.require_legal(flags, rules.Context(exit_signal=signal or 0))
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, not {type(self.name).__name__}")
-        if self.name is not None and "\0" in self.name:
+        if self.name is not None and b"\0" in _encoded(self.name):
             raise ValueError("name has a NUL character in it")
         if not isinstance(self.setup, ChildSetup):
             raise TypeError(f"setup must be a ChildSetup, not {type(self.setup).__name__}")
-        if self.stack_size is not None and (not isinstance(self.stack_size, int) or self.stack_size < MIN_STACK):
-            raise ValueError(f"stack_size must be None or at least {MIN_STACK} bytes, not {self.stack_size!r}")
+        if self.stack_size is not None and not (
+            isinstance(self.stack_size, int) and MIN_STACK <= self.stack_size <= MAX_STACK
+        ):
+            raise ValueError(f"stack_size must be None or {MIN_STACK} to {MAX_STACK} bytes, not {self.stack_size!r}")
+        if not isinstance(self.daemon, bool):
+            raise TypeError(f"daemon must be True or False, not {self.daemon!r}")
 
     @property
     def flag_set(self) -> CloneFlags:
@@ -132,6 +137,13 @@ class Plan:
             if getattr(self, item) is not None:
                 raise TypeError(f"cannot pickle a Plan with {item}: a stream belongs to this process")
         return type(self), (self.flags, self.name, self.setup, self.stack_size, self.exit_signal, self.daemon)
+
+
+def _encoded(name: str) -> bytes:
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"name cannot be given to the kernel: {error}") from None
 
 
 def _check_signal(value: int | None) -> int | None:

@@ -7,7 +7,7 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast
 
-from taskclone.errors import TaskError
+from taskclone.errors import StartError, TaskError
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, signal_name
 
@@ -66,9 +66,9 @@ class Handle(Protocol):
         """Nobody will ask for the outcome any more."""
 
 
-def check_timeout(timeout: float | None) -> None:
+def check_timeout(timeout: float | None, *, may_be_none: bool = True) -> None:
     """Raises ValueError or TypeError for what is no number of seconds from 0 on."""
-    if timeout is None:
+    if timeout is None and may_be_none:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
@@ -216,8 +216,8 @@ class Task(Generic[R]):
             TimeoutError: it could not be ended within ``timeout`` seconds; says in which system call and Python
                 frames it is.
         """
-        check_timeout(grace)
-        check_timeout(timeout)
+        check_timeout(grace, may_be_none=False)
+        check_timeout(timeout, may_be_none=False)
         self._handle.end(grace, timeout)
 
     def kill(self, *, timeout: float = END_TIMEOUT) -> None:
@@ -230,7 +230,7 @@ class Task(Generic[R]):
             TimeoutError: as for ``terminate``.
             UnsupportedOperation: on the thread route: SIGKILL would end the whole process.
         """
-        check_timeout(timeout)
+        check_timeout(timeout, may_be_none=False)
         self._handle.end(None, timeout)
 
     def __enter__(self) -> Self:
@@ -238,15 +238,20 @@ class Task(Generic[R]):
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         if kind is None or self._handle.done():
-            self._handle.wait(None)
+            self.wait()
         else:
             self.terminate()
+            self._handle.status()  # takes the zombie where an exit signal has left it to us
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
         if handle is None:
             return
-        if not handle.done() and not self.plan.daemon:
+        try:
+            done = handle.done()
+        except ChildProcessError:  # in the child of a fork: it is the parent's
+            done = True
+        if not done and not self.plan.daemon:
             warnings.warn(f"{self!r} was forgotten while it runs", ResourceWarning, stacklevel=2, source=self)
         handle.abandon()
 
@@ -260,7 +265,11 @@ class Task(Generic[R]):
         label = f" {self.name!r}" if self.name else ""
         flags = f" {flag_names(self.flags)}" if self.plan.bits else ""
         handle = self._handle
-        if not handle.wait(0):
+        try:
+            ended = handle.wait(0)
+        except (StartError, ChildProcessError) as error:
+            return f"<Task{label} {self.route}{flags} {type(error).__name__}>"
+        if not ended:
             how = "done" if handle.done() else "running"
             return f"<Task {handle.tid}{label} {self.route}{flags} {how} {time.monotonic() - self._started_at:.1f} s>"
         status = handle.status()

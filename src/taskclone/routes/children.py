@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from typing import Any
 
-from taskclone._core import Child
+from taskclone._core import Child, in_task
 from taskclone.flags import CloneFlags
 from taskclone.outcome import ExitStatus, status_from
 from taskclone.task import Granted
@@ -32,6 +32,8 @@ class ChildHandle:
 
     def started(self) -> None:
         """From now on there is something to wait for."""
+        if in_task():
+            return  # the task's own child, which the creator, whose memory this is, cannot wait for
         running.add(self)
         if len(running) >= _sweep_at:
             sweep()
@@ -91,7 +93,9 @@ class ChildHandle:
 
     def abandon(self) -> None:
         """Nothing to let go of: a child that still runs stays in ``running`` until it has been reaped."""
-        if self.wait(0):
+        if self.child.owner not in (0, os.getpid()):
+            self.child.close()  # our copy of the descriptor, in the child of a fork
+        elif self.wait(0):
             self.child.close()
 
 
@@ -117,11 +121,4 @@ def forget_all() -> None:
     running.clear()
 
 
-def in_fork_child(hook: Any) -> None:
-    """Registers something for the child of every fork."""
-    import os
-
-    os.register_at_fork(after_in_child=hook)
-
-
-in_fork_child(forget_all)
+os.register_at_fork(after_in_child=forget_all)

@@ -36,8 +36,8 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "an exit signal other than SIGCHLD, which is fork's", "add VM to the flags")
     if plan.stack_size is not None:
         raise unsupported(NAME, "stack_size: the stack is copied with the memory")
-    if plan.setup.threads or plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(threads=, core=)", "they are about tasks that share memory (VM)")
+    if plan.setup.core:
+        raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks that share memory (VM)")
 
 
 _SIGTERM = int(signal.SIGTERM)
@@ -134,6 +134,7 @@ def _run(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: 
             code = 0
         except TaskTerminated:
             terminated = True
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not rise in the clean-up
             flush_streams()
         except BaseException as exception:
             code = _leave(record, exception)
@@ -142,7 +143,6 @@ def _run(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         sys.excepthook(*sys.exc_info())  # a broken stream, no room for the outcome: on stderr, and in the exit status
     finally:
         try:
-            record.await_creator()
             if terminated:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGTERM)

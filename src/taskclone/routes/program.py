@@ -32,8 +32,8 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "an exit signal other than SIGCHLD: execve sets it back to that")
     if plan.stack_size is not None:
         raise unsupported(NAME, "stack_size: execve makes the program's stack")
-    if plan.setup.threads or plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(threads=, core=)", "they are about functions that share memory")
+    if plan.setup.core:
+        raise unsupported(NAME, "ChildSetup(core=True)", "it is about functions that share memory")
     if plan.bits & _F.FS and plan.setup.cwd is not None:
         raise unsupported(NAME, "cwd with FS: the working directory is the creator's own", "leave FS out")
     if plan.bits & _F.FILES and any(s is not None for s in (plan.stdin, plan.stdout, plan.stderr)):
@@ -61,6 +61,9 @@ def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: di
         raise TypeError("a program takes its arguments in its argv")
     sys.audit("subprocess.Popen", argv[0], list(argv), plan.setup.cwd, plan.setup.environment)
     environment = plan.setup.environment_bytes()
+    if environment is None:
+        # A copy: another thread's os.putenv moves the C array while the child reads it.
+        environment = tuple(name + b"=" + value for name, value in os.environb.items())
     cwd = plan.setup.cwd
     assert cwd is None or isinstance(cwd, bytes)
     opened: list[int] = []
@@ -81,15 +84,19 @@ def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: di
     return Task(handle, plan, NAME)
 
 
-def _candidates(program: bytes, environment: tuple[bytes, ...] | None) -> list[bytes]:
+def _candidates(program: bytes, environment: tuple[bytes, ...]) -> list[bytes]:
     """The paths to try, as execvp(3): PATH of the program's own environment, unless there is a slash in the name."""
-    if b"/" in program:
+    if not program or b"/" in program:
         return [program]
-    path = os.environb.get(b"PATH")
-    if environment is not None:
-        path = next((item[5:] for item in environment if item.startswith(b"PATH=")), None)
+    path = next((item[5:] for item in environment if item.startswith(b"PATH=")), None)
     folders = (path if path is not None else os.fsencode(os.defpath)).split(b":")
     return [os.path.join(folder, program) for folder in folders]
+
+
+def _checked(name: str, number: int) -> int:
+    if not 0 <= number < 1 << 31:
+        raise ValueError(f"{name} must be a descriptor, an open file or subprocess.DEVNULL, not {number}")
+    return number
 
 
 def _descriptors(plan: Plan, opened: list[int]) -> tuple[int, int, int]:
@@ -100,13 +107,11 @@ def _descriptors(plan: Plan, opened: list[int]) -> tuple[int, int, int]:
             opened.append(os.open(os.devnull, flags | os.O_CLOEXEC))
             return opened[-1]
         if isinstance(stream, int) and not isinstance(stream, bool):
-            if stream < 0:
-                raise ValueError(f"{name} must be a descriptor, an open file or subprocess.DEVNULL, not {stream}")
-            return stream
+            return _checked(name, stream)
         fileno = getattr(stream, "fileno", None)
         if fileno is None:
             raise TypeError(f"{name} must be a descriptor, an open file or None, not {type(stream).__name__}")
-        return int(fileno())
+        return _checked(name, fileno())
 
     stdin = number("stdin", plan.stdin, os.O_RDONLY)
     stdout = number("stdout", plan.stdout, os.O_WRONLY)

@@ -89,6 +89,7 @@ class SharedHandle:
     def wait(self, timeout: float | None) -> bool:
         core = self.core
         if core.state >= ENDED:
+            core.started()  # a start that failed is said by every use
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         if not core.wait(DONE, timeout):
@@ -218,8 +219,10 @@ def _left(deadline: float) -> float:
 def _is_buffered(fd: int) -> bool:
     """Whether a buffered file writes to the descriptor: a task killed in its write() would leave its lock locked."""
     for thing in gc.get_objects():
-        if isinstance(thing, io.BufferedWriter | io.BufferedRandom) and not thing.closed and thing.fileno() == fd:
-            return True
+        if isinstance(thing, io.BufferedWriter | io.BufferedRandom):
+            with contextlib.suppress(ValueError, OSError):  # closed, detached, or without a descriptor
+                if thing.fileno() == fd:
+                    return True
     return False
 
 
@@ -236,7 +239,6 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
         signal,
         plan.stack_size or 0,
         name,
-        setup.threads,
         setup.core,
         TaskTerminated,
         plan.daemon,
@@ -281,5 +283,5 @@ def end_all() -> None:
 
 
 _core.set_end_hook(_on_end_request)
-os.register_at_fork(before=_core.before_fork)
+os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork)
 atexit.register(end_all)

@@ -6,8 +6,10 @@ and shutdown, which waits for it unless it is a daemon.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from taskclone.errors import TaskTerminated, UnsupportedOperation
+from taskclone.errors import TaskTerminated, UnsupportedOperation, start_error
 from taskclone.flags import THREAD, CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message, signal_name
 from taskclone.plan import Plan, unsupported
@@ -40,8 +42,8 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD")
     if plan.exit_signal:
         raise unsupported(NAME, "an exit signal: the kernel sends none for a thread")
-    if plan.setup.threads or plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(threads=, core=)", "a thread may start threads anyway")
+    if plan.setup.core:
+        raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks with a death of their own")
 
 
 class ThreadHandle:
@@ -58,6 +60,7 @@ class ThreadHandle:
         "_outcome",
         "_signal",
         "ended",
+        "failed",
         "thread",
     )
 
@@ -72,7 +75,7 @@ class ThreadHandle:
         self._signal = self._abandoned = self._ending = self._open = False
         self._lock = threading.Lock()
         self._finished = threading.Event()
-        self.ended = False
+        self.ended = self.failed = False
 
     def run(self, context: contextvars.Context, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> None:
         outcome: Outcome
@@ -131,8 +134,13 @@ class ThreadHandle:
 
     def wait(self, timeout: float | None) -> bool:
         # Not join() alone: on 3.11 a join that Ctrl-C interrupts takes the thread for ended.
-        if not self._finished.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
-            return False
+        deadline = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
+        while not self._finished.wait(1.0 if deadline is None else max(0.0, min(1.0, deadline - time.monotonic()))):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            if not self.thread.is_alive():  # terminated in the moment in which it was finishing
+                self._outcome, self._code = ("exit", ""), 128 + signal.SIGTERM
+                self._finished.set()
         self.thread.join()
         self.ended = True
         return True
@@ -209,8 +217,11 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
 
     def body() -> None:
         go.wait()
+        if handle.failed:
+            return
         if plan.name is not None:  # as for the other routes: the kernel's name too, 15 bytes of it
-            Path("/proc/thread-self/comm").write_bytes(os.fsencode(plan.name)[:15])
+            with contextlib.suppress(OSError):  # no /proc: then it is a label only
+                Path("/proc/thread-self/comm").write_bytes(os.fsencode(plan.name)[:15])
         handle.run(context, fn, args, kwargs)
 
     handle.thread = threading.Thread(target=body, name=plan.name, daemon=plan.daemon)
@@ -223,6 +234,12 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
                 handle.thread.start()
             finally:
                 threading.stack_size(before)
-    handle.open()
+    try:
+        handle.open()
+    except OSError as error:
+        handle.failed = True
+        go.set()
+        handle.thread.join()
+        raise start_error(error.errno or errno.EMFILE, "pidfd_open") from None
     go.set()
     return Task(handle, plan, NAME)
