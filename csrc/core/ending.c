@@ -89,7 +89,7 @@ static int await_stop(pid_t pid)
             if (state == 'T' || state == 't') return 1;
             if (!state || state == 'Z' || state == 'X') return 0;
         }
-        if ( (status.source && status.code != CLD_STOPPED && status.code != CLD_TRAPPED)) return 0;
+        if ((status.source && status.code != CLD_STOPPED && status.code != CLD_TRAPPED)) return 0;
         if (status.source) return 1;
         i < 50 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
     }

@@ -323,8 +323,7 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args)
     Py_ssize_t stack_size;
     const char *name;
     if (!PyArg_ParseTuple(args, "OO!OKinO&pOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
-                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel,
-                          &daemon))
+                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon))
         return NULL;
     if (may_start() < 0) return NULL;
     struct tc_task *task = calloc(1, sizeof *task);

@@ -295,10 +295,7 @@ static int host_from_keeper(size_t stack_size, struct tc_host **host)
     return err;
 }
 
-int tc_own_futex(uintptr_t address)
-{
-    return address == (uintptr_t)&make_word || address == (uintptr_t)&make_lock;
-}
+int tc_own_futex(uintptr_t address) { return address == (uintptr_t)&make_word || address == (uintptr_t)&make_lock; }
 
 /* after_fork(), in the parent: running tasks need the keeper that before_fork() has ended. */
 PyObject *tc_after_fork(PyObject *module, PyObject *unused)

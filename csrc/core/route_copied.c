@@ -152,8 +152,8 @@ static PyObject *record_check(RecordObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* In the task, before its body: a status that is taken before the creator has a pidfd is lost to it, and where it cannot
- * have one the body must not have run. A look every 100 ms: the creator may have died. */
+/* In the task, before its body: a status that is taken before the creator has a pidfd is lost to it, and where it
+ * cannot have one the body must not have run. A look every 100 ms: the creator may have died. */
 static void await_creator(const RecordObject *self)
 {
     struct timespec look = {0, 100000000};

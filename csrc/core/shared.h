@@ -34,8 +34,8 @@ struct tc_task {
     struct tc_task *grave;           /* list of those that the creator may free */
     _Atomic uint32_t state, waiters;
     _Atomic uint32_t alive; /* futex: 1 until the kernel has run mm_release() for a hosted task */
-    _Atomic uint32_t clean;   /* the body ended and gave its thread state back */
-    _Atomic int references;   /* Python handles, host */
+    _Atomic uint32_t clean; /* the body ended and gave its thread state back */
+    _Atomic int references; /* Python handles, host */
     pid_t pid;
     _Atomic int pidfd;  /* closed by whoever takes it out */
     _Atomic int orphan; /* no Python handle is left: the host closes it */
@@ -88,7 +88,7 @@ void tc_host_give_back(struct tc_host *host);               /* one that was take
 void tc_host_wake(struct tc_host *host, uint32_t word);
 int tc_hosts_init(void);
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle ones and the keeper, and waits */
-int tc_own_futex(uintptr_t address); /* one on which a task waits for the keeper */
+int tc_own_futex(uintptr_t address);                        /* one on which a task waits for the keeper */
 PyObject *tc_after_fork(PyObject *module, PyObject *unused);
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
