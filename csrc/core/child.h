@@ -11,6 +11,7 @@
 /* What a signal in a memory-sharing task writes to. One per task; found through thread-local storage. */
 struct tc_signals {
     struct tc_report *report;
+    uint64_t fork_mask;             /* the task's mask, while it forks */
     _Atomic uint32_t end_requested; /* the signal that asked for the end */
     _Atomic uint32_t *end_bell;     /* futex word of the creator's keeper, counted up at every request */
 };

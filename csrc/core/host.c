@@ -407,8 +407,19 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* A signal to a task's own child that came before its handlers are reset would be lost in them. */
+static void before_any_fork(void)
+{
+    if (tc_current) tc_block_signals(&tc_current->fork_mask);
+}
+static void after_any_fork(void)
+{
+    if (tc_current) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &tc_current->fork_mask, 0, sizeof tc_current->fork_mask);
+}
+
 static void in_forked_child(void)
 {
+    struct tc_signals *task = tc_current;
     /* None of our threads is here; what they held is nobody's. */
     pool = NULL;
     atomic_store(&pool_lock, 0);
@@ -421,11 +432,12 @@ static void in_forked_child(void)
     tc_counters.hosts = tc_counters.idle = 0;
     tc_current = NULL;
     tc_tasks_after_fork();
+    if (task) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &task->fork_mask, 0, sizeof task->fork_mask);
 }
 
 int tc_hosts_init(void)
 {
-    int err = pthread_atfork(NULL, NULL, in_forked_child);
+    int err = pthread_atfork(before_any_fork, after_any_fork, in_forked_child);
     if (err) tc_raise(err, "pthread_atfork");
     return err ? -1 : 0;
 }
