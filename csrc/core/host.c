@@ -1,5 +1,4 @@
-/* Hosts: threads that lend their thread-local storage to tasks. And the keeper, which makes hosts for tasks (a thread
- * made *by* a task would die with it) and carries out the ends that signals ask for. */
+/* Hosts: threads that lend their thread-local storage to tasks; and what happens to them around a fork. */
 #include "shared.h"
 
 #include <errno.h>
@@ -16,7 +15,6 @@ enum { GUARD = 64 << 10, MAX_IDLE = 8 };
 static const struct timespec idle_limit = {1, 0};
 
 struct tc_counters tc_counters;
-_Atomic uint32_t tc_end_bell;
 int tc_keep_hosts;
 
 static _Atomic uint32_t pool_lock;
@@ -144,7 +142,7 @@ static void *host_main(void *argument)
 }
 
 /* What a body may use of the stack is what was asked for, or the default of threads (RLIMIT_STACK). */
-static size_t stack_bytes(size_t asked)
+size_t tc_stack_bytes(size_t asked)
 {
     pthread_attr_t attributes;
     if (!asked && !pthread_getattr_default_np(&attributes)) {
@@ -154,8 +152,8 @@ static size_t stack_bytes(size_t asked)
     return (asked + GUARD + TC_RESERVE + 4095) & ~4095ul;
 }
 
-/* Starts a thread that is born with all signals blocked but 33. glibc's own mask would leave 32 open. */
-static int thread_new(void *(*body)(void *), void *argument, size_t stack_size)
+/* Born with all signals blocked but 33: glibc's own mask would leave 32 open. */
+int tc_thread_new(void *(*body)(void *), void *argument, size_t stack_size)
 {
     pthread_attr_t attributes;
     int err = pthread_attr_init(&attributes);
@@ -172,14 +170,14 @@ static int thread_new(void *(*body)(void *), void *argument, size_t stack_size)
     return -err;
 }
 
-static int host_new(size_t stack_size, struct tc_host **made)
+int tc_host_new(size_t stack_size, struct tc_host **made)
 {
     struct tc_host *host = calloc(1, sizeof *host);
     if (!host) return -ENOMEM;
     host->pooled = stack_size == 0;
-    host->stack_size = stack_bytes(stack_size);
+    host->stack_size = tc_stack_bytes(stack_size);
     atomic_store(&host->word, TC_BUSY);
-    int err = thread_new(host_main, host, host->stack_size);
+    int err = tc_thread_new(host_main, host, host->stack_size);
     if (err) {
         free(host);
         return err;
@@ -201,121 +199,6 @@ void tc_host_give_back(struct tc_host *host)
     if (!pool_put(host)) tc_host_wake(host, TC_QUIT);
 }
 
-/* ---- the keeper ----------------------------------------------------------------------------------------------------
- */
-
-enum { KEEPER_NONE, KEEPER_IDLE, KEEPER_BUSY, KEEPER_QUIT };
-static _Atomic uint32_t keeper, make_lock, make_word; /* make_word: 0 free, 1 asked, 2 answered */
-static size_t make_size;
-static int make_error;
-static struct tc_host *make_result;
-static pid_t keeper_tid;
-static PyObject *end_hook; /* called as end_hook(handle, signal) */
-
-static void carry_out_ends(void)
-{
-    PyGILState_STATE lock = PyGILState_Ensure();
-    for (struct tc_task *task; (task = tc_task_first_end_request());) {
-        uint32_t sig = atomic_exchange(&task->signals.end_requested, 0);
-        PyObject *handle = tc_handle_for(task); /* owns a reference to the task, as we do */
-        tc_task_release(task);
-        PyObject *done = handle && end_hook ? PyObject_CallFunction(end_hook, "OI", handle, sig) : NULL;
-        if (!done && PyErr_Occurred()) PyErr_WriteUnraisable(handle);
-        Py_XDECREF(done);
-        Py_XDECREF(handle);
-    }
-    PyGILState_Release(lock);
-}
-
-static _Atomic uint32_t ender;
-static void *ender_main(void *unused)
-{
-    carry_out_ends();
-    atomic_store(&ender, 0);
-    struct tc_task *late = tc_task_first_end_request(); /* came between the last look and the line above */
-    if (late) {
-        tc_task_release(late);
-        atomic_fetch_add(&tc_end_bell, 1);
-        tc_futex_wake(&tc_end_bell);
-    }
-    return unused;
-}
-
-static void *keeper_main(void *unused)
-{
-    (void)unused;
-    keeper_tid = (pid_t)TC_SYS(SYS_gettid);
-    atomic_store(&keeper, KEEPER_IDLE);
-    tc_futex_wake(&keeper);
-    for (;;) {
-        uint32_t bell = atomic_load(&tc_end_bell), idle = KEEPER_IDLE;
-        if (!atomic_compare_exchange_strong(&keeper, &idle, KEEPER_BUSY)) break; /* told to quit */
-        if (atomic_load(&make_word) == 1) {
-            make_error = host_new(make_size, &make_result);
-            atomic_store(&make_word, 2);
-            tc_futex_wake(&make_word);
-        }
-        struct tc_task *task = tc_task_first_end_request();
-        uint32_t none = 0;
-        if (task) tc_task_release(task);
-        /* On a thread of its own: an end may take seconds, and a task that is being ended may want a host meanwhile. */
-        if (task && atomic_compare_exchange_strong(&ender, &none, 1) && thread_new(ender_main, NULL, stack_bytes(0)))
-            atomic_store(&ender, 0); /* no thread to be had: the next bell tries again */
-        atomic_store(&keeper, KEEPER_IDLE);
-        tc_futex_wait(&tc_end_bell, bell, NULL);
-    }
-    return NULL;
-}
-
-static int keeper_ensure(void)
-{
-    /* With the interpreter lock: nobody else starts one. */
-    if (atomic_load(&keeper) != KEEPER_NONE) return 0;
-    int err = thread_new(keeper_main, NULL, stack_bytes(0));
-    while (!err && atomic_load(&keeper) == KEEPER_NONE) tc_futex_wait(&keeper, KEEPER_NONE, NULL);
-    return err;
-}
-
-static int host_from_keeper(size_t stack_size, struct tc_host **host)
-{
-    int err;
-    Py_BEGIN_ALLOW_THREADS;
-    tc_spin_lock(&make_lock);
-    make_size = stack_size;
-    atomic_store(&make_word, 1);
-    atomic_fetch_add(&tc_end_bell, 1);
-    tc_futex_wake(&tc_end_bell);
-    struct timespec look = {0, 100000000};
-    while (atomic_load(&make_word) != 2 && atomic_load(&keeper) != KEEPER_NONE) tc_futex_wait(&make_word, 1, &look);
-    err = atomic_load(&make_word) == 2 ? make_error : -EAGAIN; /* the creator has just ended its keeper, for a fork */
-    *host = err ? NULL : make_result;
-    atomic_store(&make_word, 0);
-    tc_spin_unlock(&make_lock);
-    Py_END_ALLOW_THREADS;
-    return err;
-}
-
-int tc_own_futex(uintptr_t address) { return address == (uintptr_t)&make_word || address == (uintptr_t)&make_lock; }
-
-/* after_fork(), in the parent: running tasks need the keeper that before_fork() has ended. */
-PyObject *tc_after_fork(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    struct tc_task *task = tc_keep_hosts || tc_current_task() ? NULL : tc_task_after(NULL);
-    if (!task) Py_RETURN_NONE;
-    tc_task_release(task);
-    int err = keeper_ensure();
-    if (err) return tc_raise(-err, "pthread_create");
-    Py_RETURN_NONE;
-}
-
-PyObject *tc_set_end_hook(PyObject *module, PyObject *hook)
-{
-    (void)module;
-    Py_XSETREF(end_hook, Py_NewRef(hook));
-    Py_RETURN_NONE;
-}
-
 /* ---- taking and ending ---------------------------------------------------------------------------------------------
  */
 
@@ -323,7 +206,7 @@ int tc_host_take(size_t stack_size, struct tc_host **host)
 {
     int in_task = tc_current_task() != NULL;
     if (!in_task) {
-        int err = keeper_ensure();
+        int err = tc_keeper_ensure();
         if (err) return err;
     }
     *host = NULL;
@@ -337,7 +220,7 @@ int tc_host_take(size_t stack_size, struct tc_host **host)
         tc_spin_unlock(&pool_lock);
     }
     if (*host) return 0;
-    return in_task ? host_from_keeper(stack_size, host) : host_new(stack_size, host);
+    return in_task ? tc_keeper_make_host(stack_size, host) : tc_host_new(stack_size, host);
 }
 
 /* Until the kernel has forgotten the thread: os.fork() counts the threads of the process in /proc. */
@@ -393,17 +276,12 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
         gone[n++] = host->tid;
         tc_host_wake(host, TC_QUIT);
     }
-    uint32_t word = KEEPER_IDLE;
-    if (atomic_compare_exchange_strong(&keeper, &word, KEEPER_QUIT)) {
-        gone[n++] = keeper_tid;
-        atomic_fetch_add(&tc_end_bell, 1);
-        tc_futex_wake(&tc_end_bell);
-    }
+    pid_t keeper = tc_keeper_quit();
+    if (keeper) gone[n++] = keeper;
     Py_BEGIN_ALLOW_THREADS;
     for (int i = 0; i < n; i++) await_end(gone[i]);
     Py_END_ALLOW_THREADS;
-    word = KEEPER_QUIT;
-    atomic_compare_exchange_strong(&keeper, &word, KEEPER_NONE);
+    tc_keeper_gone();
     Py_RETURN_NONE;
 }
 
@@ -423,10 +301,7 @@ static void in_forked_child(void)
     /* None of our threads is here; what they held is nobody's. */
     pool = NULL;
     atomic_store(&pool_lock, 0);
-    atomic_store(&keeper, KEEPER_NONE);
-    atomic_store(&make_lock, 0);
-    atomic_store(&make_word, 0);
-    atomic_store(&ender, 0);
+    tc_keeper_after_fork();
     tc_looks_after_fork();
     if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
     tc_counters.hosts = tc_counters.idle = 0;

@@ -4,7 +4,8 @@
  * touch that TLS meanwhile: no libc call, no errno, no signal handler in the host. Every system call of a host is raw.
  *
  *   route_shared.c  start: the child's main function, hosted and in place
- *   host.c          host threads, the pool of parked ones, the keeper
+ *   host.c          host threads, the pool of parked ones
+ *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
  *   ending.c        one look at a task that shall end
  *   threads.c       the guard of _thread.start_new_thread
@@ -88,12 +89,24 @@ void tc_host_give_back(struct tc_host *host);               /* one that was take
 void tc_host_wake(struct tc_host *host, uint32_t word);
 int tc_hosts_init(void);
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle ones and the keeper, and waits */
-int tc_own_futex(uintptr_t address);                        /* one on which a task waits for the keeper */
-PyObject *tc_after_fork(PyObject *module, PyObject *unused);
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
+extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
+/* Bytes of a thread whose body may use `asked`, or the default of threads. */
+size_t tc_stack_bytes(size_t asked);
+/* Starts a detached thread with every signal blocked. 0 or -errno. */
+int tc_thread_new(void *(*body)(void *), void *argument, size_t stack_size);
+int tc_host_new(size_t stack_size, struct tc_host **made); /* not in a task: it would die with it */
+
+/* keeper.c */
+int tc_keeper_ensure(void);                                        /* with the interpreter lock. 0 or -errno */
+int tc_keeper_make_host(size_t stack_size, struct tc_host **host); /* for a task. 0 or -errno */
+pid_t tc_keeper_quit(void); /* its thread id, or 0: there is none, or it is busy */
+void tc_keeper_gone(void);  /* after its thread has ended */
+void tc_keeper_after_fork(void);
+int tc_own_futex(uintptr_t address); /* one on which a task waits for the keeper */
+PyObject *tc_after_fork(PyObject *module, PyObject *unused);
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
 extern _Atomic uint32_t tc_end_bell;
-extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
 
 /* route_shared.c */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task);
