@@ -224,9 +224,9 @@ def test_a_task_cannot_start_when_descriptors_are_used_up() -> None:
     top = os.dup(0)
     resource.setrlimit(resource.RLIMIT_NOFILE, (top, limits[1]))
     try:
-        for body, flags in ((never, PROCESS), (never, SHARED), (["true"], PROCESS)):
+        for body, fields in ((never, {}), (never, {"flags": SHARED, "exit_signal": signal.SIGCHLD}), (["true"], {})):
             with pytest.raises(OSError, match="Too many open files") as caught:
-                call(body, flags=flags)
+                call(body, **fields)
             assert caught.value.errno == errno.EMFILE
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from creator import finish, start
-from taskclone import SHARED, THREAD, StartError, TaskDied, call, clone
+from taskclone import SHARED, THREAD, CloneFlags, Plan, StartError, Task, TaskDied, call, clone
+from taskclone._core import shared_start
+from taskclone.errors import TaskTerminated
+from taskclone.routes.shared import SharedHandle
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -67,18 +72,40 @@ def test_programs_start_while_another_thread_changes_the_environment() -> None:
             del os.environ[name]
 
 
-@pytest.mark.parametrize("flags", [SHARED, THREAD, 0], ids=["SHARED", "THREAD", "PROCESS"])
-def test_without_a_descriptor_for_the_pidfd_there_is_no_task(flags: int) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [{"flags": SHARED, "exit_signal": signal.SIGCHLD}, {"flags": THREAD}, {}],
+    ids=["SHARED", "THREAD", "PROCESS"],
+)
+def test_without_a_descriptor_for_the_pidfd_there_is_no_task(fields: dict[str, Any]) -> None:
     ran: list[int] = []
     with no_descriptors_left(), pytest.raises((StartError, OSError)) as refused:
-        clone(ran.append, 1, flags=flags).result(10)
+        clone(ran.append, 1, **fields).result(10)
     assert refused.value.errno == errno.EMFILE
     assert not ran
 
 
+@pytest.mark.parametrize("flags", [SHARED, SHARED | CloneFlags.VFORK], ids=["SHARED", "in place"])
+def test_a_shared_task_needs_no_descriptor_until_it_is_asked_for(flags: CloneFlags) -> None:
+    with no_descriptors_left():
+        task = clone(os.getpid, flags=flags)
+        assert task.result(10) == task.pid
+        with pytest.raises(OSError, match="Too many open files"):
+            task.fileno()
+    assert task.wait(10).code == 0
+    assert select.select([task], [], [], 0)[0] == [task]
+    assert task.fileno() == task.fileno()
+    with pytest.raises(ProcessLookupError):
+        task.send_signal(signal.SIGTERM)
+
+
 def test_a_start_that_failed_is_said_by_every_use() -> None:
     with no_descriptors_left():
-        task = clone(os.getpid, flags=SHARED)
+        # Plain flags are not waited for by clone(); the pidfd from birth is what makes this start fail.
+        core = shared_start(
+            os.getpid, (), None, int(SHARED | CloneFlags.PIDFD), 0, 0, None, False, TaskTerminated, False
+        )
+        task = Task(SharedHandle(core), Plan(SHARED), "shared")
         for use in (task.result, task.wait, lambda: task.pid, task.fileno):
             with pytest.raises(StartError):
                 use()

@@ -57,6 +57,19 @@ static int note_object(struct dl_phdr_info *info, size_t size, void *argument)
     return 0;
 }
 
+static int malloc_limit;
+int tc_malloc_limit(void) { return malloc_limit; }
+
+/* Once: every start asks for it, and the C library reads /sys for it. */
+static int find_malloc_limit(void)
+{
+    /* glibc has 8 arenas a core, then threads share them; a quarter may be lost before shared starts are refused. */
+    long arenas = 8 * sysconf(_SC_NPROCESSORS_ONLN);
+    const char *set = getenv("MALLOC_ARENA_MAX");
+    if (set && atol(set) > 0 && atol(set) < arenas) arenas = atol(set);
+    return arenas >= 8 ? (int)(arenas / 4) : 1;
+}
+
 int tc_death_init(void)
 {
     /* By an address in each, not by name: Python may be the main program, malloc may be somebody else's. */
@@ -70,6 +83,7 @@ int tc_death_init(void)
         {0, 0},
     };
     dl_iterate_phdr(note_object, (void *)marks);
+    malloc_limit = find_malloc_limit();
     return 0;
 }
 
@@ -125,15 +139,6 @@ static void note_stuck(uintptr_t heap)
         atomic_fetch_add(&stuck_count, 1);
     }
     tc_spin_unlock(&lock);
-}
-
-int tc_malloc_limit(void)
-{
-    /* glibc has 8 arenas a core, then threads share them; a quarter may be lost before shared starts are refused. */
-    long arenas = 8 * sysconf(_SC_NPROCESSORS_ONLN);
-    const char *set = getenv("MALLOC_ARENA_MAX");
-    if (set && atol(set) > 0 && atol(set) < arenas) arenas = atol(set);
-    return arenas >= 8 ? (int)(arenas / 4) : 1;
 }
 
 /* ---- the probe -------------------------------------------------------------------------------------------------- */

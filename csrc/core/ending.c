@@ -125,7 +125,7 @@ static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, in
     *place = (struct place){.nr = -2};
     tc_spin_lock(&stop_lock);
     enum verdict verdict = GONE;
-    if (TC_SYS(SYS_pidfd_send_signal, task->pidfd, SIGSTOP, 0, 0) == 0) {
+    if (tc_task_signal(task, SIGSTOP) == 0) {
         int stopped = await_stop(pid);
         verdict = stopped < 0 ? UNSTOPPED : GONE;
         if (stopped > 0) {
@@ -135,9 +135,9 @@ static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, in
         if (verdict == KILLED) {
             atomic_store(&task->known_place, 1);
             atomic_store(&task->killed, 1);
-            TC_SYS(SYS_pidfd_send_signal, task->pidfd, SIGKILL, 0, 0);
+            tc_task_signal(task, SIGKILL);
         } else
-            TC_SYS(SYS_pidfd_send_signal, task->pidfd, SIGCONT, 0, 0);
+            tc_task_signal(task, SIGCONT);
     }
     tc_spin_unlock(&stop_lock);
     if (verdict == KILLED && place->nr == SYS_futex) {

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
+#include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,26 @@ void tc_task_close(struct tc_task *task)
     if (pidfd < 0) return;
     take_zombie(task, pidfd);
     TC_SYS(SYS_close, pidfd);
+}
+
+/* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
+static int open_pidfd(struct tc_task *task)
+{
+    int pidfd = (int)TC_SYS(SYS_pidfd_open, task->pid, 0);
+    /* The flag stands for two system calls of the host at most: then the task has ended, or it runs on. */
+    while (atomic_load(&task->reaping) && atomic_load(&task->state) < TC_ENDED) TC_SYS(SYS_sched_yield);
+    if (pidfd < 0 || !atomic_load(&task->reaping)) return pidfd;
+    TC_SYS(SYS_close, pidfd); /* the number may be another process's by now */
+    return -ESRCH;
+}
+
+long tc_task_signal(struct tc_task *task, int sig)
+{
+    int kept = own_files() ? atomic_load(&task->pidfd) : -1, pidfd = kept >= 0 ? kept : open_pidfd(task);
+    if (pidfd < 0) return pidfd;
+    long err = TC_SYS(SYS_pidfd_send_signal, pidfd, sig, 0, 0);
+    if (kept < 0) TC_SYS(SYS_close, pidfd);
+    return err;
 }
 
 PyObject *tc_handle_for(struct tc_task *task)
@@ -121,9 +142,7 @@ static int wait_for(SharedObject *self, uint32_t want, PyObject *timeout)
         if (limit && !left.tv_sec && !left.tv_nsec) return 0;
         long err;
         Py_BEGIN_ALLOW_THREADS;
-        atomic_fetch_add(&task->waiters, 1);
-        err = tc_futex_wait(&task->state, state, limit); /* the value that was tested: no wake is lost */
-        atomic_fetch_sub(&task->waiters, 1);
+        err = tc_task_wait(task, state, want, limit);
         Py_END_ALLOW_THREADS;
         if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
     }
@@ -232,10 +251,32 @@ static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
 {
     long sig = PyLong_AsLong(number);
     if (sig == -1 && PyErr_Occurred()) return NULL;
-    int pidfd = atomic_load(&self->task->pidfd);
-    long err = pidfd < 0 ? -ESRCH : TC_SYS(SYS_pidfd_send_signal, pidfd, sig, 0, 0);
+    long err = tc_task_signal(self->task, (int)sig);
     if (err < 0) return tc_raise((int)-err, "pidfd_send_signal");
     Py_RETURN_NONE;
+}
+
+static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct tc_task *task = self->task;
+    if (!is_ours(self)) return NULL;
+    if (!own_files())
+        return tc_raise_named("UnsupportedOperation", "this task has a file table of its own: a descriptor of another "
+                                                      "task would be in the creator's");
+    int fd = atomic_load(&task->pidfd), none = -1;
+    const char *call = "pidfd_open";
+    if (fd < 0 && (fd = open_pidfd(task)) == -ESRCH) {
+        /* Ended and reaped: no pidfd is to be had any more, and all that it would say is "readable". */
+        call = "eventfd2";
+        fd = (int)TC_SYS(SYS_eventfd2, 1, EFD_CLOEXEC);
+    }
+    if (fd < 0) return tc_raise(-fd, call);
+    if (!atomic_compare_exchange_strong(&task->pidfd, &none, fd) && none != fd) {
+        TC_SYS(SYS_close, fd); /* another task of this memory was quicker */
+        fd = none;
+    }
+    return PyLong_FromLong(fd);
 }
 
 static PyObject *shared_get(SharedObject *self, void *what)
@@ -244,14 +285,12 @@ static PyObject *shared_get(SharedObject *self, void *what)
     switch (*(const char *)what) {
     case 'p':
         return PyLong_FromLong(task->pid);
-    case 'f':
-        return PyLong_FromLong(atomic_load(&task->pidfd));
     case 'd':
         return PyBool_FromLong(task->daemon);
     case 'i':
         return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
     default:
-        return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
+        return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PARENT_SETTID |
                                            (task->in_place ? CLONE_VFORK | CLONE_SETTLS : CLONE_CHILD_CLEARTID));
     }
 }
@@ -264,13 +303,13 @@ static PyMethodDef shared_methods[] = {
     {"death", (PyCFunction)shared_death, METH_NOARGS, "(crash record, Python stack, malloc stuck, killed by us)"},
     {"interrupt", (PyCFunction)shared_interrupt, METH_NOARGS, "raise TaskTerminated in the body"},
     {"look", (PyCFunction)shared_look, METH_VARARGS, "look(futex, write_fd, user): stop, see, perhaps kill"},
+    {"fileno", (PyCFunction)shared_fileno, METH_NOARGS, "pidfd, made when it is first asked for"},
     {"send_signal", (PyCFunction)shared_send_signal, METH_O, "send a signal through the pidfd"},
     {0},
 };
 static PyGetSetDef shared_getset[] = {
     {"state", (getter)shared_state, NULL, "NEW, STARTED, DONE or ENDED", NULL},
     {"pid", (getter)shared_get, NULL, "process id; 0 before the kernel's answer", "p"},
-    {"pidfd", (getter)shared_get, NULL, "pidfd, or -1", "f"},
     {"ident", (getter)shared_get, NULL, "threading ident of the running body, else 0", "i"},
     {"daemon", (getter)shared_get, NULL, "ended at the interpreter's exit, instead of waited for", "d"},
     {"flags", (getter)shared_get, NULL, "the flags that the kernel was given", "g"},

@@ -238,11 +238,7 @@ static void await_done_tasks(void)
     struct tc_task *task = NULL;
     int tries = 50;
     while ((task = tc_task_after(task)))
-        for (; tries && atomic_load(&task->state) == TC_DONE; tries--) {
-            atomic_fetch_add(&task->waiters, 1);
-            tc_futex_wait(&task->state, TC_DONE, &pause);
-            atomic_fetch_sub(&task->waiters, 1);
-        }
+        for (; tries && atomic_load(&task->state) == TC_DONE; tries--) tc_task_wait(task, TC_DONE, TC_ENDED, &pause);
 }
 
 /* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */

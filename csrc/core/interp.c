@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <stdatomic.h>
 
 #if PY_VERSION_HEX < 0x030b0000 || PY_VERSION_HEX >= 0x030e0000
 #error "taskclone knows the thread states of CPython 3.11 to 3.13 only"
@@ -61,6 +62,35 @@ void tc_abandon_state(PyThreadState *state)
     state->cframe = &state->root_cframe; /* was a struct on the dead C stack */
 #endif
     PyThreadState_Clear(state);
+}
+
+/* By atomic exchange: a task may be killed at any instruction, so no lock may be held here. */
+enum { CHUNKS = 16 };
+static _Atomic(_PyStackChunk *) chunks[CHUNKS];
+
+void tc_lend_chunk(PyThreadState *state)
+{
+    for (int i = 0; i < CHUNKS && !state->datastack_chunk; i++) {
+        _PyStackChunk *chunk = atomic_load(&chunks[i]) ? atomic_exchange(&chunks[i], NULL) : NULL;
+        if (!chunk) continue;
+        /* As push_chunk() of pystate.c leaves a root chunk: its first slot stays empty, so that it is never popped. */
+        state->datastack_chunk = chunk;
+        state->datastack_top = &chunk->data[1];
+        state->datastack_limit = (PyObject **)((char *)chunk + chunk->size);
+    }
+}
+
+void tc_take_chunk(PyThreadState *state)
+{
+    enum { ROOT_SIZE = 16 << 10 }; /* DATA_STACK_CHUNK_SIZE; a body whose first frame is larger has another */
+    _PyStackChunk *chunk = state->datastack_chunk, *none = NULL;
+    if (!chunk || chunk->previous || chunk->size != ROOT_SIZE || state->datastack_top != &chunk->data[1]) return;
+    for (int i = 0; i < CHUNKS; i++, none = NULL)
+        if (!atomic_load(&chunks[i]) && atomic_compare_exchange_strong(&chunks[i], &none, chunk)) {
+            state->datastack_chunk = NULL;
+            state->datastack_top = state->datastack_limit = NULL;
+            return;
+        }
 }
 
 int tc_has_state(unsigned long native_id)

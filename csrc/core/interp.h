@@ -18,6 +18,10 @@ PyObject *tc_state_stack(PyThreadState *state);
 /* Releases what a dead task's thread state holds besides its frames. The state itself is never deleted: frame objects
  * that survive still point into it, and deleting it crashed the creator on 3.11 to 3.13. */
 void tc_abandon_state(PyThreadState *state);
+/* The first chunk of a thread state's data stack is an mmap, a page fault and a munmap a task. So some are kept: lent
+ * to a fresh state before its first frame, and taken back after its last. With the interpreter lock. */
+void tc_lend_chunk(PyThreadState *state);
+void tc_take_chunk(PyThreadState *state);
 /* True when the kernel's thread id belongs to a thread state. */
 int tc_has_state(unsigned long native_id);
 /* The exception that is set, normalized and with its traceback; the indicator is cleared. */

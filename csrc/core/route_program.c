@@ -60,7 +60,7 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OOOO&(iii)Ki:program_start", &paths, &argv, &environment, tc_bytes_or_none, &spec.cwd,
                           &spec.streams[0], &spec.streams[1], &spec.streams[2], &flags, &exit_signal))
         return NULL;
-    spec.flags = flags | CLONE_VM | CLONE_VFORK;
+    spec.flags = flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT_SETTID;
     if (!(flags & CLONE_SIGHAND)) spec.flags |= CLONE_CLEAR_SIGHAND;
     spec.exit_signal = (uint64_t)exit_signal;
 

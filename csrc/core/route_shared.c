@@ -66,8 +66,21 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
     uint32_t now = atomic_load(&task->state);
     while (now < state && !atomic_compare_exchange_strong(&task->state, &now, state)) {
     }
-    if (atomic_load(&task->waiters)) tc_futex_wake(&task->state);
+    /* Nobody is woken who waits for more: on one CPU each wake may cost the task its turn. */
+    for (uint32_t want = TC_STARTED; want <= state; want++)
+        if (atomic_load(&task->waiters[want])) {
+            tc_futex_wake(&task->state);
+            break;
+        }
     if (state == TC_ENDED && atomic_load(&task->orphan)) tc_task_close(task);
+}
+
+long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout)
+{
+    atomic_fetch_add(&task->waiters[want], 1);
+    long err = tc_futex_wait(&task->state, seen, timeout); /* the value that was tested: no wake is lost */
+    atomic_fetch_sub(&task->waiters[want], 1);
+    return err;
 }
 
 void tc_task_release(struct tc_task *task)
@@ -176,7 +189,9 @@ static void child_main(void *argument)
         tc_exit_task(127);
     }
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
+    tc_lend_chunk(PyThreadState_Get());
     run_body(task);
+    tc_take_chunk(PyThreadState_Get());
     PyGILState_Release(lock); /* clears and deletes it */
     /* A handler from here on would run on TLS that may already be another task's. */
     tc_block_signals(NULL);
@@ -206,6 +221,9 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
     spec->creator = (pid_t)TC_SYS(SYS_getpid);
     spec->creator_pidfd = -1;
     if (spec->flags & CLONE_NEWPID) spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
+    /* With an exit signal anybody may reap, and a pidfd from birth is the only sure name. Without, nobody but us does,
+     * and a pidfd, made and closed some 4 us, is made when somebody asks. */
+    if (spec->exit_signal) spec->flags |= CLONE_PIDFD;
     tc_clone_args(spec, args, (int *)&task->pidfd, &task->pid);
     args->stack = (uint64_t)(uintptr_t)host->stack;
     args->stack_size = (uint64_t)(host->top - host->stack);
@@ -229,9 +247,18 @@ static void refuse(struct tc_task *task, enum tc_step step, long err)
 /* The status, once the task has ended. With an exit signal only a look: os.wait() shall find it. */
 static void take_status(struct tc_task *task)
 {
-    int look = task->spec.exit_signal ? WNOWAIT : 0, err;
-    do err = tc_waitid(P_PID, task->pid, WEXITED | __WALL | look, &task->status);
-    while (err == -EINTR);
+    const int look = WEXITED | WNOWAIT | __WALL, reap = WEXITED | WNOHANG | __WALL;
+    int reaps = !task->spec.exit_signal, err = 0;
+    atomic_store(&task->reaping, reaps);
+    if (reaps) err = tc_waitid(P_PID, task->pid, reap, &task->status);
+    if (!err && !task->status.source) {
+        /* Not a zombie yet: a moment after its mm_release, or for long, where threads of a C library live on. */
+        atomic_store(&task->reaping, 0);
+        do err = tc_waitid(P_PID, task->pid, look, &task->status);
+        while (err == -EINTR);
+        atomic_store(&task->reaping, reaps);
+        if (!err && reaps) err = tc_waitid(P_PID, task->pid, reap, &task->status);
+    }
     if (err) tc_status_of_reaped(task->pidfd, &task->status);
 }
 

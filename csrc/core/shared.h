@@ -31,15 +31,16 @@ struct tc_task {
     struct tc_spec spec;
     char name[16];
     struct tc_host *host;
-    struct tc_task *next, *previous; /* list of those not ENDED */
-    struct tc_task *grave;           /* list of those that the creator may free */
-    _Atomic uint32_t state, waiters;
+    struct tc_task *next, *previous;               /* list of those not ENDED */
+    struct tc_task *grave;                         /* list of those that the creator may free */
+    _Atomic uint32_t state, waiters[TC_ENDED + 1]; /* waiters: by the state that they wait for */
     _Atomic uint32_t alive; /* futex: 1 until the kernel has run mm_release() for a hosted task */
     _Atomic uint32_t clean; /* the body ended and gave its thread state back */
     _Atomic int references; /* Python handles, host */
     pid_t pid;
-    _Atomic int pidfd;  /* closed by whoever takes it out */
-    _Atomic int orphan; /* no Python handle is left: the host closes it */
+    _Atomic int pidfd; /* -1 until somebody wants it, unless there is an exit signal; closed by whoever takes it out */
+    _Atomic int reaping; /* set before the call that takes the zombie: a pidfd opened while it is 0 is the task's */
+    _Atomic int orphan;  /* no Python handle is left: the host closes it */
     int in_place, daemon;
     /* known_place: ended by us where it can hold no lock of libc or the interpreter */
     _Atomic int known_place, killed;
@@ -141,6 +142,10 @@ struct tc_task *tc_current_task(void);
 /* handle.c */
 int tc_shared_ready(PyObject *module);
 void tc_handles_after_fork(void);
+/* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
+long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
+/* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
+long tc_task_signal(struct tc_task *task, int sig);
 /* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
 void tc_task_close(struct tc_task *task);
 PyObject *tc_thread_known(PyObject *module, PyObject *native_id);

@@ -34,8 +34,8 @@ int tc_bytes_or_none(PyObject *object, void *result)
 void tc_clone_args(const struct tc_spec *spec, struct clone_args *args, int *pidfd, pid_t *tid)
 {
     memset(args, 0, sizeof *args);
-    args->flags = spec->flags | CLONE_PIDFD | CLONE_PARENT_SETTID;
+    args->flags = spec->flags | CLONE_PARENT_SETTID;
     args->exit_signal = spec->exit_signal;
-    args->pidfd = (uint64_t)(uintptr_t)pidfd;
+    if (spec->flags & CLONE_PIDFD) args->pidfd = (uint64_t)(uintptr_t)pidfd;
     args->parent_tid = (uint64_t)(uintptr_t)tid;
 }

@@ -127,10 +127,12 @@ class Task(Generic[R]):
     def fileno(self) -> int:
         """The pidfd: readable when the task has ended (pidfd_open(2)). It belongs to the Task; dup it to keep it.
 
-        On the thread route an eventfd where the kernel has no pidfd for a thread (before Linux 6.9).
+        On the thread route an eventfd where the kernel has no pidfd for a thread (before Linux 6.9). A task that shares
+        memory gets its pidfd when it is first asked for; once it has been reaped that is an eventfd, readable too.
 
         Raises:
             ValueError: there is none: somebody else reaped the task before one could be opened.
+            OSError: EMFILE, ENFILE: no descriptor is to be had.
         """
         return self._handle.fileno()
 

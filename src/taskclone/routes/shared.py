@@ -78,7 +78,7 @@ class SharedHandle:
 
     def fileno(self) -> int:
         self.core.started()
-        return self.core.pidfd
+        return self.core.fileno()
 
     def done(self) -> bool:
         return self.core.state >= DONE
