@@ -59,4 +59,4 @@ def test_an_exception_is_the_same_every_time_and_its_traceback_does_not_grow(fla
         with pytest.raises(Odd) as caught:
             task.result(10)
         lengths.append(len(traceback.extract_tb(caught.value.__traceback__)))
-    assert lengths[1] - lengths[0] == lengths[2] - lengths[1] <= 2
+    assert lengths[0] == lengths[1] == lengths[2]

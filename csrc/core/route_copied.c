@@ -1,238 +1,126 @@
-/* Copied memory: libc's fork between the interpreter's own steps, and a record that both sides map. */
+/* Copied memory: libc's fork between the interpreter's own steps, and a body that leaves its outcome in a page. */
 #include "route_copied.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <structmember.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "child.h"
+#include "copied.h"
 #include "error.h"
+#include "interp.h"
 #include "shared.h"
 #include "spec.h"
 #include "sys.h"
-#include "wait.h"
 
-enum { PAGE = 4096 };
+static struct hooks {
+    PyObject *signal, *arguments; /* signal(*arguments): SIGTERM rises as an exception in a task */
+    PyObject *finish;             /* finish(self, value, exception): leaves any other outcome; does not return */
+} hooks;
 
-/* The page that both map. A payload that does not fit follows it in the memfd. */
-struct page {
-    struct tc_report report;
-    _Atomic uint32_t creator_ready; /* futex: the creator has its pidfd, the task may end */
-    _Atomic uint32_t done;          /* kind, code and payload are there */
-    int32_t kind, code;
-    uint64_t size;
-    char payload[];
-};
-enum { INLINE = PAGE - sizeof(struct page) };
-
-typedef struct {
-    PyObject_HEAD
-    int fd;
-    struct page *page;
-    pid_t creator;
-} RecordObject;
-
-static PyObject *record_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+/* copied_hooks(signal, arguments, finish, nothing) */
+PyObject *tc_copied_hooks(PyObject *module, PyObject *args)
 {
-    if (PyTuple_GET_SIZE(args) || kwargs) return PyErr_Format(PyExc_TypeError, "Record() takes no arguments");
-    RecordObject *self = (RecordObject *)type->tp_alloc(type, 0);
-    if (!self) return NULL;
-    self->creator = getpid();
-    self->page = MAP_FAILED;
-    const char *call = "memfd_create";
-    self->fd = memfd_create("taskclone", MFD_CLOEXEC);
-    if (self->fd >= 0 && (call = "ftruncate", ftruncate(self->fd, PAGE) == 0))
-        call = "mmap", self->page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
-    if (self->page == MAP_FAILED) {
-        tc_raise(errno, call);
-        Py_DECREF(self);
+    (void)module;
+    struct hooks now;
+    PyObject *nothing;
+    if (!PyArg_ParseTuple(args, "OO!OO:copied_hooks", &now.signal, &PyTuple_Type, &now.arguments, &now.finish,
+                          &nothing))
         return NULL;
-    }
-    return (PyObject *)self;
-}
-
-static PyObject *record_close(RecordObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (self->page != MAP_FAILED) munmap(self->page, PAGE);
-    self->page = MAP_FAILED;
-    if (self->fd >= 0) close(self->fd);
-    self->fd = -1;
+    Py_INCREF(now.signal), Py_INCREF(now.arguments), Py_INCREF(now.finish);
+    hooks = now;
+    tc_nothing = Py_NewRef(nothing);
     Py_RETURN_NONE;
 }
 
-static void record_dealloc(RecordObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(record_close(self, NULL));
-    type->tp_free(self);
-    Py_DECREF(type);
-}
+/* ---- in the task ------------------------------------------------------------------------------------------------ */
 
-static int record_open(RecordObject *self)
+static int flush_stream(const char *name, PyObject *flush, PyObject *closed)
 {
-    if (self->page != MAP_FAILED) return 1;
-    PyErr_SetString(PyExc_ValueError, "the record is closed");
-    return 0;
-}
-
-static int transfer(int fd, char *data, uint64_t size, int writing)
-{
-    for (uint64_t at = 0; at < size;) {
-        ssize_t n = writing ? pwrite(fd, data + at, size - at, PAGE + (off_t)at)
-                            : pread(fd, data + at, size - at, PAGE + (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return -errno;
-        if (n == 0) return -EIO;
-        at += (uint64_t)n;
+    PyObject *stream = PySys_GetObject(name); /* borrowed; None where there is none */
+    if (!stream || stream == Py_None) return 0;
+    Py_INCREF(stream);
+    PyObject *done = PyObject_CallMethodNoArgs(stream, flush);
+    if (!done && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyObject *error = tc_take_exception(), *is_closed = PyObject_GetAttr(stream, closed);
+        if (is_closed == Py_True)
+            done = Py_NewRef(Py_None);
+        else if (is_closed)
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_XDECREF(is_closed);
+        Py_DECREF(error);
     }
-    return 0;
+    Py_DECREF(stream);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
 }
 
-/* store(kind, code, payload): in the task; complete before `done` is set. */
-static PyObject *record_store(RecordObject *self, PyObject *args)
+/* sys.stdout and sys.stderr, unless they are closed. */
+PyObject *tc_flush_streams(PyObject *module, PyObject *unused)
 {
-    int kind, code, err = 0;
-    Py_buffer payload;
-    if (!PyArg_ParseTuple(args, "iiy*:store", &kind, &code, &payload)) return NULL;
-    if (!record_open(self)) {
-        PyBuffer_Release(&payload);
+    (void)module, (void)unused;
+    static PyObject *flush, *closed;
+    if (!flush) flush = PyUnicode_InternFromString("flush");
+    if (!closed) closed = PyUnicode_InternFromString("closed");
+    if (!flush || !closed || flush_stream("stdout", flush, closed) < 0 || flush_stream("stderr", flush, closed) < 0)
         return NULL;
-    }
-    struct page *page = self->page;
-    page->kind = kind;
-    page->code = code;
-    page->size = (uint64_t)payload.len;
-    if (payload.len <= INLINE)
-        memcpy(page->payload, payload.buf, (size_t)payload.len);
-    else {
-        Py_BEGIN_ALLOW_THREADS;
-        err = transfer(self->fd, payload.buf, page->size, 1);
-        Py_END_ALLOW_THREADS;
-    }
-    PyBuffer_Release(&payload);
-    if (err) return tc_raise(-err, "pwrite of the outcome");
-    atomic_store(&page->done, 1);
-    Py_RETURN_NONE;
-}
-
-/* load() -> None, or (kind, code, payload): in the creator. */
-static PyObject *record_load(RecordObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (!record_open(self)) return NULL;
-    struct page *page = self->page;
-    if (!atomic_load(&page->done)) Py_RETURN_NONE;
-    PyObject *payload = PyBytes_FromStringAndSize(page->size <= INLINE ? page->payload : NULL, (Py_ssize_t)page->size);
-    if (!payload) return NULL;
-    if (page->size > INLINE) {
-        int err;
-        Py_BEGIN_ALLOW_THREADS;
-        err = transfer(self->fd, PyBytes_AS_STRING(payload), page->size, 0);
-        Py_END_ALLOW_THREADS;
-        if (err) {
-            Py_DECREF(payload);
-            return tc_raise(-err, "pread of the outcome");
-        }
-    }
-    return Py_BuildValue("(iiN)", page->kind, page->code, payload);
-}
-
-/* check(): in the creator; raises StartError when a step of the child's setup failed. */
-static PyObject *record_check(RecordObject *self, PyObject *unused)
-{
-    (void)unused;
-    if (!record_open(self)) return NULL;
-    int err;
-    enum tc_step step = tc_report_failed(&self->page->report, &err);
-    if (step) return tc_raise_step(step, err);
     Py_RETURN_NONE;
 }
 
 /* In the task, before its body: a status that is taken before the creator has a pidfd is lost to it, and where it
  * cannot have one the body must not have run. A look every 100 ms: the creator may have died. */
-static void await_creator(const RecordObject *self)
+static void await_creator(struct page *page, pid_t creator)
 {
     struct timespec look = {0, 100000000};
-    while (!atomic_load(&self->page->creator_ready) && getppid() == self->creator)
-        tc_futex_wait(&self->page->creator_ready, 0, &look);
+    while (!atomic_load(&page->creator_ready) && getppid() == creator) tc_futex_wait(&page->creator_ready, 0, &look);
 }
 
-static PyMethodDef record_methods[] = {
-    {"store", (PyCFunction)record_store, METH_VARARGS, "store(kind, code, payload)"},
-    {"load", (PyCFunction)record_load, METH_NOARGS, "load() -> None or (kind, code, payload)"},
-    {"check", (PyCFunction)record_check, METH_NOARGS, "raise StartError when the child's setup failed"},
-    {"close", (PyCFunction)record_close, METH_NOARGS, "unmap and close"},
-    {0},
-};
-static PyType_Slot record_slots[] = {
-    {Py_tp_new, record_new},
-    {Py_tp_dealloc, record_dealloc},
-    {Py_tp_methods, record_methods},
-    {Py_tp_doc, "Memory that a copied task leaves its outcome in."},
-    {0, NULL},
-};
-PyType_Spec tc_record_spec = {"taskclone._core.Record", sizeof(RecordObject), 0, Py_TPFLAGS_DEFAULT, record_slots};
-
-/* In C because a copied task pays for each page that it writes to, and reference counts are writes. */
-PyObject *tc_flush_streams(PyObject *module, PyObject *unused)
+/* From the fork to the end. In C for the body that returns None: a copied task pays for each page that it writes to,
+ * reference counts are writes, and Python functions are spread over many pages. */
+static _Noreturn void run_copied(struct copied *self, const char *name, pid_t creator, PyObject *fn, PyObject *args,
+                                 PyObject *kwargs)
 {
-    (void)module, (void)unused;
-    static const char *const names[] = {"stdout", "stderr"};
-    for (int i = 0; i < 2; i++) {
-        PyObject *stream = PySys_GetObject(names[i]); /* borrowed; None where there is none */
-        if (!stream || stream == Py_None) continue;
-        Py_INCREF(stream);
-        PyObject *closed = PyObject_GetAttrString(stream, "closed");
-        int is_closed = closed ? PyObject_IsTrue(closed) : -1;
-        PyObject *done = is_closed == 0 ? PyObject_CallMethod(stream, "flush", NULL) : NULL;
-        Py_XDECREF(closed);
-        Py_DECREF(stream);
-        if (is_closed < 0 || (is_closed == 0 && !done)) return NULL;
-        Py_XDECREF(done);
+    struct tc_spec spec = {.name = name, .report = &self->page->report};
+    static const struct tc_step_row steps[] = {{TC_STEP_NAME, tc_step_name_task}, {TC_STEP_NONE, NULL}};
+    if (tc_run_steps(&spec, steps)) _exit(255); /* the record says which step */
+    await_creator(self->page, creator);
+    PyObject *set = PyObject_Call(hooks.signal, hooks.arguments, NULL);
+    PyObject *value = set ? PyObject_Call(fn, args, kwargs) : NULL;
+    if (value == Py_None && tc_flush_streams(NULL, NULL)) {
+        self->page->kind = TC_KIND_NONE;
+        atomic_store(&self->page->done, 1);
+        _exit(0);
     }
-    Py_RETURN_NONE;
+    PyObject *error = PyErr_Occurred() ? tc_take_exception() : Py_NewRef(Py_None);
+    PyObject *never =
+        PyObject_CallFunctionObjArgs(hooks.finish, self, value && error == Py_None ? value : Py_None, error, NULL);
+    if (!never) PyErr_Print();
+    _exit(255);
 }
 
-PyObject *tc_copied_start(PyObject *module, PyObject *args)
-{
-    (void)module;
-    PyObject *object, *child;
-    const char *name;
-    if (!PyArg_ParseTuple(args, "OOO&:copied_start", &object, &child, tc_bytes_or_none, &name)) return NULL;
-    if (strcmp(Py_TYPE(object)->tp_name, tc_record_spec.name) || strcmp(Py_TYPE(child)->tp_name, tc_child_spec.name))
-        return PyErr_Format(PyExc_TypeError, "copied_start() needs a Record and a Child");
-    RecordObject *record = (RecordObject *)object;
-    if (atomic_load(&tc_counters.malloc_deaths))
-        return tc_raise_named(
-            "UnsupportedOperation",
-            "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
-            "the locks of all arenas and would hang. Restart this process; programs can still be started");
-    if (!record_open(record) || PySys_Audit("os.fork", NULL) < 0) return NULL;
+/* ---- in the creator --------------------------------------------------------------------------------------------- */
 
+/* 0, or -1 with an exception: there is no task. */
+static int fork_into(struct copied *self, const char *name, PyObject *fn, PyObject *args, PyObject *kwargs)
+{
+    pid_t creator = getpid();
     tc_keep_hosts = 1;
     PyOS_BeforeFork();
     tc_keep_hosts = 0;
     pid_t pid = fork();
     if (pid == 0) {
         PyOS_AfterFork_Child();
-        struct tc_spec spec = {.name = name, .report = &record->page->report};
-        static const struct tc_step_row steps[] = {{TC_STEP_NAME, tc_step_name_task}, {TC_STEP_NONE, NULL}};
-        if (tc_run_steps(&spec, steps)) _exit(255); /* the record says which step */
-        await_creator(record);
-        Py_RETURN_FALSE;
+        run_copied(self, name, creator, fn, args, kwargs);
     }
     int err = errno;
     int pidfd = pid < 0 ? -1 : (int)TC_SYS(SYS_pidfd_open, pid, 0);
     if (pid > 0 && (pidfd >= 0 || pidfd == -ESRCH)) {
-        atomic_store(&record->page->creator_ready, 1);
-        tc_futex_wake(&record->page->creator_ready);
+        atomic_store(&self->page->creator_ready, 1);
+        tc_futex_wake(&self->page->creator_ready);
     }
     PyOS_AfterFork_Parent();
-    if (pid < 0) return tc_raise_step(TC_STEP_FORK, err);
+    if (pid < 0) return tc_raise_step(TC_STEP_FORK, err), -1;
     /* ESRCH: reaped by somebody else already (SIGCHLD ignored, a foreign wait in a handler). */
     if (pidfd < 0 && pidfd != -ESRCH) {
         /* No descriptor left, say: a task without one could not be waited for safely. It is our unreaped child. */
@@ -240,8 +128,31 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         kill(pid, SIGKILL);
         while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {
         }
-        return tc_raise_step(TC_STEP_PIDFD, -pidfd);
+        return tc_raise_step(TC_STEP_PIDFD, -pidfd), -1;
     }
-    tc_child_set(child, pid, pidfd < 0 ? -1 : pidfd);
-    Py_RETURN_TRUE;
+    /* What glibc's fork passes to clone, besides SIGCHLD. */
+    tc_child_started(&self->child, pid, pidfd < 0 ? -1 : pidfd, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID);
+    return 0;
+}
+
+PyObject *tc_copied_start(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *type, *fn, *fn_args, *kwargs;
+    const char *name;
+    int daemon;
+    if (!PyArg_ParseTuple(args, "O!O&pOO!O:copied_start", &PyType_Type, &type, tc_bytes_or_none, &name, &daemon, &fn,
+                          &PyTuple_Type, &fn_args, &kwargs))
+        return NULL;
+    if (!PyType_IsSubtype((PyTypeObject *)type, tc_copied_type) || !hooks.finish)
+        return PyErr_Format(PyExc_TypeError, "copied_start() needs a Copied and its hooks");
+    if (atomic_load(&tc_counters.malloc_deaths))
+        return tc_raise_named(
+            "UnsupportedOperation",
+            "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
+            "the locks of all arenas and would hang. Restart this process; programs can still be started");
+    if (!tc_flush_streams(NULL, NULL) || PySys_Audit("os.fork", NULL) < 0) return NULL;
+    struct copied *self = tc_copied_new((PyTypeObject *)type, daemon);
+    if (self && fork_into(self, name, fn, fn_args, kwargs == Py_None ? NULL : kwargs) < 0) Py_CLEAR(self);
+    return (PyObject *)self;
 }

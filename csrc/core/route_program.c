@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "children.h"
 #include "error.h"
 #include "spec.h"
 #include "sys.h"
@@ -52,19 +53,24 @@ static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
 PyObject *tc_program_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *paths, *argv, *environment;
+    PyObject *type, *paths, *argv, *environment;
     struct tc_report report = {0};
     struct tc_spec spec = {.report = &report};
     unsigned long long flags;
-    int exit_signal;
-    if (!PyArg_ParseTuple(args, "OOOO&(iii)Ki:program_start", &paths, &argv, &environment, tc_bytes_or_none, &spec.cwd,
-                          &spec.streams[0], &spec.streams[1], &spec.streams[2], &flags, &exit_signal))
+    int exit_signal, daemon;
+    if (!PyArg_ParseTuple(args, "O!pOOOO&(iii)Ki:program_start", &PyType_Type, &type, &daemon, &paths, &argv,
+                          &environment, tc_bytes_or_none, &spec.cwd, &spec.streams[0], &spec.streams[1],
+                          &spec.streams[2], &flags, &exit_signal))
         return NULL;
     spec.flags = flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT_SETTID;
     if (!(flags & CLONE_SIGHAND)) spec.flags |= CLONE_CLEAR_SIGHAND;
     spec.exit_signal = (uint64_t)exit_signal;
 
-    PyObject *result = NULL;
+    if (!PyType_IsSubtype((PyTypeObject *)type, tc_child_type))
+        return PyErr_Format(PyExc_TypeError, "program_start() needs a type derived from Child");
+    PyObject *self = tc_child_new((PyTypeObject *)type, daemon);
+    if (!self) return NULL;
+    int failed = 1;
     const char **c_argv = NULL, **c_environment = NULL;
     const char **c_paths = tc_strings(paths, "paths must be a sequence of bytes");
     if (c_paths) c_argv = tc_strings(argv, "argv must be a sequence of bytes");
@@ -79,10 +85,14 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
         start(&spec, &pid, &pidfd);
         Py_END_ALLOW_THREADS;
         enum tc_step step = tc_report_failed(&report, &err);
-        result = step ? tc_raise_step(step, err) : Py_BuildValue("(iiK)", pid, pidfd, (unsigned long long)spec.flags);
+        if (step)
+            tc_raise_step(step, err);
+        else
+            failed = 0, tc_child_started((struct tc_child *)self, pid, pidfd, spec.flags);
     }
     PyMem_Free(c_environment);
     PyMem_Free(c_argv);
     PyMem_Free(c_paths);
-    return result;
+    if (failed) Py_CLEAR(self);
+    return self;
 }

@@ -38,8 +38,4 @@ int tc_deadline_from(PyObject *seconds, struct tc_deadline *deadline);
 /* Time left, at least zero; NULL for ever. */
 const struct timespec *tc_deadline_left(const struct tc_deadline *deadline, struct timespec *left);
 
-extern PyType_Spec tc_child_spec;
-/* Fills a Child that was made before its process. */
-void tc_child_set(PyObject *child, pid_t pid, int pidfd);
-
 #endif

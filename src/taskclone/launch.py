@@ -21,6 +21,7 @@ Ts = TypeVarTuple("Ts")
 _VM, _THREAD, _VFORK = int(CloneFlags.VM), int(CloneFlags.THREAD), int(CloneFlags.VFORK)
 _interned: dict[Any, Plan] = {}
 _INTERNED_LIMIT = 256
+_FLAG_TYPES = (int, str, CloneFlags)
 
 
 def _plan_for(flags: CloneFlags | int | str, plan_fields: PlanFields) -> Plan:
@@ -105,7 +106,14 @@ def clone(  # type: ignore[misc]  # mypy cannot match Unpack[Ts] with *args: Any
         UnsupportedOperation: this version has no route for it.
         StartError: a system call or a step of the child's setup failed; the body never ran.
     """
-    return start(_plan_for(flags, fields), body, args, None)
+    plan = None if fields else _interned.get((type(flags), flags)) if type(flags) in _FLAG_TYPES else None
+    if plan is None:
+        plan = _plan_for(flags, fields)
+    # The same as start(plan, ...): in a copying program each function that is called is some page faults.
+    route = plan.routes.get(False)
+    if route is not None and callable(body):
+        return route.start(plan, body, args, None)  # type: ignore[no-any-return]
+    return start(plan, body, args, None)
 
 
 def call(

@@ -82,7 +82,7 @@ class Task(Generic[R]):
     As a context manager it waits when the block is left normally; when the block raises it terminates, then kills.
     """
 
-    __slots__ = ("__weakref__", "_ended_at", "_handle", "_outcome", "_started_at", "plan", "route")
+    __slots__ = ("__weakref__", "_handle", "_outcome", "_started_at", "_traceback", "plan", "route")
 
     plan: Plan
     """How it was started."""
@@ -95,7 +95,6 @@ class Task(Generic[R]):
         self.route = route
         self._outcome: Outcome | None = None
         self._started_at = time.monotonic()
-        self._ended_at: float | None = None
 
     # ---- who it is ----
 
@@ -161,8 +160,6 @@ class Task(Generic[R]):
     def status(self) -> ExitStatus | None:
         """The exit status, or None while the task runs. Does not wait."""
         if self._handle.wait(0):
-            if self._ended_at is None:
-                self._ended_at = time.monotonic()
             return self._handle.status()
         return None
 
@@ -179,7 +176,7 @@ class Task(Generic[R]):
         if kind != "exception":
             return cast(R, value)
         try:
-            raise value
+            raise value.with_traceback(self._traceback)  # each time the same: it would grow by two frames a call
         finally:
             # The traceback holds this frame: without these it would be a cycle with the task in it.
             del self, value
@@ -202,6 +199,8 @@ class Task(Generic[R]):
         except TaskError as error:
             # Without the traceback, which leads through this frame to the task, and so in a circle.
             outcome = "exception", error.with_traceback(None)
+        if outcome[0] == "exception":
+            self._traceback: TracebackType | None = outcome[1].__traceback__
         self._outcome = outcome
         return outcome
 
@@ -250,7 +249,7 @@ class Task(Generic[R]):
         if handle is None:
             return
         try:
-            done = handle.done()
+            done = self._outcome is not None or handle.done()
         except ChildProcessError:  # in the child of a fork: it is the parent's
             done = True
         if not done and not self.plan.daemon:

@@ -15,18 +15,15 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from taskclone._core import Child, Record, copied_start, flush_streams
+from taskclone._core import Copied, copied_hooks, copied_start, flush_streams
 from taskclone.errors import TaskTerminated
-from taskclone.flags import CloneFlags, flag_names
-from taskclone.outcome import NONE, ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
+from taskclone.flags import flag_names
+from taskclone.outcome import ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
 from taskclone.plan import Plan, unsupported
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
 
 NAME = "copied"
-
-FORK_FLAGS = int(CloneFlags.CHILD_SETTID | CloneFlags.CHILD_CLEARTID)
-"""What glibc's fork passes to clone, besides SIGCHLD."""
 
 
 def check(plan: Plan) -> None:
@@ -40,34 +37,25 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks that share memory (VM)")
 
 
-_SIGTERM = int(signal.SIGTERM)
-_NOTHING: Outcome = ("value", None)
+class CopiedHandle(ChildHandle, Copied):
+    """A forked child and the page that it leaves its outcome in."""
 
-
-class CopiedHandle(ChildHandle):
-    """A forked child and the record that it leaves its outcome in."""
-
-    __slots__ = ("record",)
-
-    def __init__(self, record: Record, daemon: bool) -> None:
-        super().__init__(Child(), FORK_FLAGS, daemon)
-        self.record = record
+    __slots__ = ()
 
     def status(self) -> ExitStatus | None:
         status = super().status()
         if status is not None and status.lost:
             # Reaped by somebody else on a kernel that keeps nothing: the task's own word, if it left one.
-            left = self.record.load()
+            left = self.load()
             if left is not None:
-                self._status = status = ExitStatus(left[1], None, source="record")
+                self.cached = status = ExitStatus(left[1], None, source="record")
         return status
 
-    def outcome(self) -> Outcome:
-        left = self.record.load()
-        if left is not None and left[0] == NONE:
-            return _NOTHING
+    def unpack(self) -> Outcome:
+        """The outcome, where it is not simply None."""
+        left = self.load()
         if left is None:
-            self.record.check()
+            self.check()
         status = self.status()
         assert status is not None, "outcome() before the end"
         if left is None:
@@ -78,24 +66,12 @@ class CopiedHandle(ChildHandle):
             raise died(f"task {self.pid}", status, how=outcome[1])
         return outcome
 
-    def abandon(self) -> None:
-        super().abandon()
-        self.record.close()
-
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
     if _thread._count():  # besides the main thread
         _warn_of_threads()
     name = None if plan.name is None else os.fsencode(plan.name)
-    flush_streams()
-    # All that can be made before the fork is: what is written to while the child lives has to be copied first.
-    record = Record()
-    handle = CopiedHandle(record, plan.daemon)
-    task: Task[Any] = Task(handle, plan, NAME)
-    if not copied_start(record, handle.child, name):
-        _run(record, fn, args, kwargs)
-    handle.started()
-    return task
+    return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
 
 
 def _warn_of_threads() -> None:
@@ -114,30 +90,27 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
     raise TaskTerminated
 
 
-def _run(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> NoReturn:
-    """The task from the fork to its end. Nothing may leave it: above are the creator's frames.
-
-    Written for few page faults: each page that it is the first to write to is copied. So signal.signal, whose enums
-    cost 25 of them, is passed by, and None is not pickled.
-    """
+def _finish(task: CopiedHandle, value: object, error: BaseException | None) -> NoReturn:
+    """The end of a body that did not just return None: leaves its outcome. Nothing may leave this function: above are
+    the creator's frames."""
     code = 255
     terminated = False
     try:
         try:
-            _signal.signal(_SIGTERM, _on_terminate)
-            value = fn(*args, **kwargs) if kwargs else fn(*args)
-            flush_streams()
-            if value is None:
-                record.store(NONE, 0, b"")
+            if isinstance(error, TaskTerminated):
+                raise error
+            if error is not None:
+                code = _leave(task, error)
             else:
-                record.store(*dump(("value", value), 0))
-            code = 0
+                flush_streams()
+                task.store(*dump(("value", value), 0))
+                code = 0
         except TaskTerminated:
             terminated = True
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not rise in the clean-up
             flush_streams()
         except BaseException as exception:
-            code = _leave(record, exception)
+            code = _leave(task, exception)
     except BaseException:
         code = 255
         sys.excepthook(*sys.exc_info())  # a broken stream, no room for the outcome: on stderr, and in the exit status
@@ -150,12 +123,16 @@ def _run(record: Record, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: 
             os._exit(code)
 
 
-def _leave(record: Record, exception: BaseException) -> int:
+def _leave(task: CopiedHandle, exception: BaseException) -> int:
     """Leaves an exception as the outcome; the exit status that goes with it."""
     code = exit_code_of(exception)
     flush_streams()
     outcome: Outcome = ("exception", exception)
     if isinstance(exception, SystemExit | KeyboardInterrupt):
         outcome = "exit", exit_message(exception)
-    record.store(*dump(outcome, code))
+    task.store(*dump(outcome, code))
     return code
+
+
+# _signal's own function: the enums of signal.signal would be 25 more page faults in every task.
+copied_hooks(_signal.signal, (int(signal.SIGTERM), _on_terminate), _finish, ("value", None))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from taskclone._core import Child, program_start
+from taskclone._core import program_start
 from taskclone.errors import StartError
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import Outcome, died
@@ -69,8 +69,16 @@ def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: di
     opened: list[int] = []
     try:
         streams = _descriptors(plan, opened)
-        pid, pidfd, flags = program_start(
-            _candidates(argv[0], environment), argv, environment, cwd, streams, plan.bits, signal.SIGCHLD
+        handle = program_start(
+            ProgramHandle,
+            plan.daemon,
+            _candidates(argv[0], environment),
+            argv,
+            environment,
+            cwd,
+            streams,
+            plan.bits,
+            signal.SIGCHLD,
         )
     except StartError as error:
         error.filename = os.fsdecode(cwd if error.step == "chdir" and cwd is not None else argv[0])
@@ -78,8 +86,6 @@ def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: di
     finally:
         for fd in opened:
             os.close(fd)
-    handle = ProgramHandle(Child(pid, pidfd), flags, plan.daemon)
-    handle.started()
     handle.program = os.fsdecode(argv[0])
     return Task(handle, plan, NAME)
 

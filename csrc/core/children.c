@@ -1,0 +1,247 @@
+/* The Python object for an ordinary child of this process, and the list of those that were not seen to end. */
+#include "children.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <structmember.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "shared.h"
+#include "sys.h"
+
+PyTypeObject *tc_child_type;
+
+/* ---- those that run: each is held by a reference, so that a forgotten one is reaped too ---------------------------
+ */
+
+static struct tc_child *running;
+static int running_count, sweep_at = 64;
+
+static void unlink_child(struct tc_child *self)
+{
+    if (!self->listed) return;
+    self->listed = 0;
+    running_count--;
+    if (self->next) self->next->previous = self->previous;
+    if (self->previous)
+        self->previous->next = self->next;
+    else
+        running = self->next;
+    self->next = self->previous = NULL;
+    Py_DECREF(self); /* not the last one: whoever got here has its own */
+}
+
+/* children_running() -> list */
+PyObject *tc_children_running(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    PyObject *list = PyList_New(0);
+    for (struct tc_child *child = running; list && child; child = child->next)
+        if (PyList_Append(list, (PyObject *)child) < 0) Py_CLEAR(list);
+    return list;
+}
+
+/* In the child of a fork: they are the parent's. */
+PyObject *tc_children_forget(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    while (running) unlink_child(running);
+    Py_RETURN_NONE;
+}
+
+/* ---- reaping ---------------------------------------------------------------------------------------------------- */
+
+/* Takes the status if it is to be had now. With the interpreter lock held from the call to the store, two waiting
+ * threads cannot both miss it. */
+static int reap(struct tc_child *self)
+{
+    if (!self->status.source) {
+        int err = tc_waitid(P_PIDFD, self->pidfd, WEXITED | WNOHANG | __WALL, &self->status);
+        if (err == -ECHILD) tc_status_of_reaped(self->pidfd, &self->status);
+    }
+    if (!self->status.source) return 0;
+    unlink_child(self);
+    return 1;
+}
+
+/* Now and then, so that forgotten tasks leave no zombies for long. The list is walked by its own links: what unlinks
+ * a child runs no Python code while somebody else still holds it, and one that nobody holds has nothing to run. */
+static void sweep(void)
+{
+    for (struct tc_child *child = running, *next; child; child = next) {
+        next = child->next;
+        Py_INCREF(child);
+        reap(child);
+        Py_DECREF(child);
+    }
+    sweep_at = running_count * 2 > 64 ? running_count * 2 : 64;
+}
+
+void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags)
+{
+    self->pid = pid;
+    self->pidfd = pidfd;
+    self->owner = getpid();
+    self->flags = flags;
+    if (pidfd < 0) self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
+    /* A task's own child, which the creator, whose memory this is, cannot wait for. */
+    if (tc_current_task()) return;
+    self->listed = 1;
+    self->next = running;
+    if (running) running->previous = self;
+    running = (struct tc_child *)Py_NewRef(self);
+    if (++running_count >= sweep_at) sweep();
+}
+
+static int is_ours(struct tc_child *self)
+{
+    if (getpid() == self->owner) return 1;
+    PyErr_Format(PyExc_ChildProcessError, "task %d is a child of process %d, not of this one", (int)self->pid,
+                 (int)self->owner);
+    return 0;
+}
+
+/* 1 ended and reaped, 0 timeout, -1 exception */
+static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
+{
+    if (self->status.source) return reap(self);
+    if (!is_ours(self)) return -1;
+    for (;;) {
+        if (reap(self)) return 1;
+        struct tc_status looked = {0};
+        struct timespec left;
+        const struct timespec *limit = tc_deadline_left(deadline, &left);
+        if (limit && !left.tv_sec && !left.tv_nsec) return 0;
+        long err;
+        Py_BEGIN_ALLOW_THREADS;
+        if (limit) {
+            struct pollfd p = {self->pidfd, POLLIN, 0};
+            err = TC_SYS(SYS_ppoll, &p, 1, &left, 0, 0);
+        } else
+            err = tc_waitid(P_PIDFD, self->pidfd, WEXITED | WNOWAIT | __WALL, &looked);
+        Py_END_ALLOW_THREADS;
+        if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
+        if (err < 0 && err != -EINTR && err != -ECHILD) {
+            tc_raise((int)-err, limit ? "ppoll" : "waitid");
+            return -1;
+        }
+    }
+}
+
+/* ---- the object ------------------------------------------------------------------------------------------------- */
+
+static PyObject *child_wait(struct tc_child *self, PyObject *timeout)
+{
+    struct tc_deadline deadline;
+    if (tc_deadline_from(timeout, &deadline) < 0) return NULL;
+    int ended = wait_until(self, &deadline);
+    return ended < 0 ? NULL : PyBool_FromLong(ended);
+}
+
+static PyObject *child_done(struct tc_child *self, PyObject *unused)
+{
+    (void)unused;
+    struct tc_deadline now = {0};
+    int ended = wait_until(self, &now);
+    return ended < 0 ? NULL : PyBool_FromLong(ended);
+}
+
+static PyObject *child_raw_status(struct tc_child *self, PyObject *unused)
+{
+    (void)unused;
+    return tc_status_tuple(&self->status);
+}
+
+static PyObject *child_send_signal(struct tc_child *self, PyObject *number)
+{
+    long sig = PyLong_AsLong(number);
+    if (sig == -1 && PyErr_Occurred()) return NULL;
+    long err = self->pidfd < 0 ? -ESRCH : TC_SYS(SYS_pidfd_send_signal, self->pidfd, sig, 0, 0);
+    if (err < 0) return tc_raise((int)-err, "pidfd_send_signal");
+    Py_RETURN_NONE;
+}
+
+static PyObject *child_fileno(struct tc_child *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->pidfd >= 0) return PyLong_FromLong(self->pidfd);
+    return PyErr_Format(PyExc_ValueError,
+                        "task %d has no pidfd: somebody else reaped it before one could be opened, or it is closed",
+                        (int)self->pid);
+}
+
+void tc_child_close(struct tc_child *self)
+{
+    if (self->pidfd >= 0) close(self->pidfd);
+    self->pidfd = -1;
+}
+
+/* abandon(): nobody will ask any more. One that runs stays in the list until it is reaped. */
+PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->owner && self->owner != getpid())
+        tc_child_close(self); /* our copy of the descriptor, in the child of a fork */
+    else if (self->owner)
+        reap(self);
+    Py_RETURN_NONE;
+}
+
+void tc_child_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    struct tc_child *self = (struct tc_child *)object;
+    tc_child_close(self);
+    Py_CLEAR(self->cached);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyObject *tc_child_new(PyTypeObject *type, int daemon)
+{
+    struct tc_child *self = (struct tc_child *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->pidfd = -1;
+    self->daemon = (char)daemon;
+    self->cached = Py_NewRef(Py_None);
+    return (PyObject *)self;
+}
+
+static PyMethodDef child_methods[] = {
+    {"wait", (PyCFunction)child_wait, METH_O,
+     "wait(timeout): True once it has ended and is reaped; False after timeout s"},
+    {"wait_done", (PyCFunction)child_wait, METH_O, "the same: the outcome is there at the end"},
+    {"done", (PyCFunction)child_done, METH_NOARGS, "wait(0)"},
+    {"raw_status", (PyCFunction)child_raw_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},
+    {"send_signal", (PyCFunction)child_send_signal, METH_O, "send a signal through the pidfd"},
+    {"fileno", (PyCFunction)child_fileno, METH_NOARGS, "the pidfd; ValueError when there is none"},
+    {"abandon", (PyCFunction)tc_child_abandon, METH_NOARGS, "nobody will ask for the outcome any more"},
+    {0},
+};
+static PyMemberDef child_members[] = {
+    {"pid", T_INT, offsetof(struct tc_child, pid), READONLY, "process id"},
+    {"tid", T_INT, offsetof(struct tc_child, pid), READONLY, "the same"},
+    {"owner", T_INT, offsetof(struct tc_child, owner), READONLY, "process whose child it is"},
+    {"flags", T_ULONGLONG, offsetof(struct tc_child, flags), READONLY, "flags that the kernel was given"},
+    {"daemon", T_BOOL, offsetof(struct tc_child, daemon), READONLY, "ended at the interpreter's exit"},
+    {"cached", T_OBJECT, offsetof(struct tc_child, cached), 0, "the ExitStatus, or None"},
+    {0},
+};
+static PyType_Slot child_slots[] = {
+    {Py_tp_dealloc, tc_child_dealloc},
+    {Py_tp_methods, child_methods},
+    {Py_tp_members, child_members},
+    {Py_tp_doc, "A child process of the caller."},
+    {0, NULL},
+};
+static PyType_Spec child_spec = {"taskclone._core.Child", sizeof(struct tc_child), 0,
+                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                                 child_slots};
+
+int tc_children_ready(PyObject *module)
+{
+    tc_child_type = (PyTypeObject *)PyType_FromSpec(&child_spec);
+    return tc_child_type ? PyModule_AddObjectRef(module, "Child", (PyObject *)tc_child_type) : -1;
+}

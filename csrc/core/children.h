@@ -1,0 +1,33 @@
+/* Ordinary children of this process: copied tasks and programs. */
+#ifndef TC_CHILDREN_H
+#define TC_CHILDREN_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "wait.h"
+
+struct tc_child {
+    PyObject_HEAD
+    pid_t pid;
+    int pidfd;   /* -1: none */
+    pid_t owner; /* whose child it is; 0: not started */
+    char daemon, listed;
+    uint64_t flags;
+    struct tc_status status;
+    PyObject *cached; /* what Python made of the status */
+    struct tc_child *next, *previous;
+};
+
+extern PyTypeObject *tc_child_type; /* a base: for Copied here, for handles in Python */
+int tc_children_ready(PyObject *module);
+PyObject *tc_child_new(PyTypeObject *type, int daemon);
+void tc_child_dealloc(PyObject *self);
+PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused);
+void tc_child_close(struct tc_child *self);
+/* From now on there is something to wait for. */
+void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags);
+PyObject *tc_children_running(PyObject *module, PyObject *unused);
+PyObject *tc_children_forget(PyObject *module, PyObject *unused);
+
+#endif

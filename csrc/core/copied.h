@@ -1,0 +1,30 @@
+/* The object for a copied task: a child, and a page that both sides map. */
+#ifndef TC_COPIED_H
+#define TC_COPIED_H
+
+#include "children.h"
+#include "report.h"
+
+/* The page. A payload that does not fit follows it in the memfd. */
+struct page {
+    struct tc_report report;
+    _Atomic uint32_t creator_ready; /* futex: the creator has its pidfd, the task may end */
+    _Atomic uint32_t done;          /* kind, code and payload are there */
+    int32_t kind, code;
+    uint64_t size;
+    char payload[];
+};
+enum { TC_KIND_NONE = 3 }; /* outcome.NONE: the body returned None, and there is no payload */
+
+struct copied {
+    struct tc_child child;
+    int fd;
+    struct page *page;
+};
+
+extern PyTypeObject *tc_copied_type;
+int tc_copied_ready(PyObject *module);
+struct copied *tc_copied_new(PyTypeObject *type, int daemon);
+extern PyObject *tc_nothing; /* the outcome of a body that returned None */
+
+#endif
