@@ -29,6 +29,7 @@ __all__ = ["Estimate", "OnStep", "Options", "Outcome", "estimate", "run", "step_
 MEMCPY_SIZES = (64 * 1024, 2 * 1024 * 1024)
 LOOP_LARGEST_MB = 8
 LOOP_LAUNCHES = 2000
+LOOP_REPEATS = 3  # processes a round: where its pages lie makes a process a quarter slower now and then
 LOOP_KINDS = ("fork", "thread")
 GRACE_SECONDS = 60
 TOGETHER_SHARE = 2
@@ -215,7 +216,7 @@ class _Collected:
         for heap in options.heaps:
             if heap > LOOP_LARGEST_MB:
                 continue
-            for kind in LOOP_KINDS:
+            for kind in LOOP_KINDS * LOOP_REPEATS:
                 value = _run_loop(options, kind, heap)
                 self._loop.setdefault((kind, heap), []).append(value)
 
@@ -241,7 +242,7 @@ def _run_loop(options: Options, kind: str, heap: int) -> int:
     """The median that launch_loop prints, in ns."""
     assert options.loop is not None
     pin = [] if options.cpu is None else ["--cpu", str(options.cpu)]
-    count = min(LOOP_LAUNCHES, options.count)
+    count = max(1, min(LOOP_LAUNCHES, options.count) // LOOP_REPEATS)
     argv = [options.loop, *pin, kind, str(heap), str(count)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     fields = dict(field.split("=", 1) for field in done.stdout.split() if "=" in field)
