@@ -25,47 +25,6 @@ static PyTypeObject *shared_type;
 
 void tc_handles_after_fork(void) { generation++; }
 
-static int own_files(void)
-{
-    /* In a task with a file table of its own, the creator's descriptor numbers mean something else. */
-    struct tc_task *here = tc_current_task();
-    return !here || (here->spec.flags & CLONE_FILES);
-}
-
-static void take_zombie(struct tc_task *task, int pidfd)
-{
-    struct tc_status unused = {0};
-    if (task->spec.exit_signal && pidfd >= 0) tc_waitid(P_PIDFD, pidfd, WEXITED | WNOHANG | __WALL, &unused);
-}
-
-void tc_task_close(struct tc_task *task)
-{
-    int pidfd = atomic_exchange(&task->pidfd, -1);
-    if (pidfd < 0) return;
-    take_zombie(task, pidfd);
-    TC_SYS(SYS_close, pidfd);
-}
-
-/* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
-static int open_pidfd(struct tc_task *task)
-{
-    int pidfd = (int)TC_SYS(SYS_pidfd_open, task->pid, 0);
-    /* The flag stands for two system calls of the host at most: then the task has ended, or it runs on. */
-    while (atomic_load(&task->reaping) && atomic_load(&task->state) < TC_ENDED) TC_SYS(SYS_sched_yield);
-    if (pidfd < 0 || !atomic_load(&task->reaping)) return pidfd;
-    TC_SYS(SYS_close, pidfd); /* the number may be another process's by now */
-    return -ESRCH;
-}
-
-long tc_task_signal(struct tc_task *task, int sig)
-{
-    int kept = own_files() ? atomic_load(&task->pidfd) : -1, pidfd = kept >= 0 ? kept : open_pidfd(task);
-    if (pidfd < 0) return pidfd;
-    long err = TC_SYS(SYS_pidfd_send_signal, pidfd, sig, 0, 0);
-    if (kept < 0) TC_SYS(SYS_close, pidfd);
-    return err;
-}
-
 PyObject *tc_handle_for(struct tc_task *task)
 {
     SharedObject *self = PyObject_GC_New(SharedObject, shared_type);
@@ -114,7 +73,7 @@ static void shared_dealloc(SharedObject *self)
     else if (task->handles == 0) {
         /* The host says ENDED and then looks for orphans: one of us two sees the other. */
         atomic_store(&task->orphan, 1);
-        if (atomic_load(&task->state) == TC_ENDED && own_files()) tc_task_close(task);
+        if (atomic_load(&task->state) == TC_ENDED && tc_own_files()) tc_task_close(task);
     }
     tc_task_release(task);
     PyObject_GC_Del(self);
@@ -197,7 +156,7 @@ static PyObject *shared_status(SharedObject *self, PyObject *unused)
     (void)unused;
     struct tc_task *task = self->task;
     if (atomic_load(&task->state) < TC_ENDED) Py_RETURN_NONE;
-    if (own_files()) take_zombie(task, atomic_load(&task->pidfd));
+    if (tc_own_files()) tc_task_reap(task, atomic_load(&task->pidfd));
     return tc_status_tuple(&task->status);
 }
 
@@ -261,12 +220,17 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
     (void)unused;
     struct tc_task *task = self->task;
     if (!is_ours(self)) return NULL;
-    if (!own_files())
+    if (!tc_own_files())
         return tc_raise_named("UnsupportedOperation", "this task has a file table of its own: a descriptor of another "
                                                       "task would be in the creator's");
-    int fd = atomic_load(&task->pidfd), none = -1;
+    int fd = atomic_load(&task->pidfd), none = -1, rings = 0;
     const char *call = "pidfd_open";
-    if (fd < 0 && (fd = open_pidfd(task)) == -ESRCH) {
+    if (fd < 0) fd = tc_open_pidfd(task);
+    if (fd == -EINVAL && task->thread) {
+        call = "eventfd2";
+        fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+        rings = fd >= 0;
+    } else if (fd == -ESRCH) {
         /* Ended and reaped: no pidfd is to be had any more, and all that it would say is "readable". */
         call = "eventfd2";
         fd = (int)TC_SYS(SYS_eventfd2, 1, EFD_CLOEXEC);
@@ -275,6 +239,9 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
     if (!atomic_compare_exchange_strong(&task->pidfd, &none, fd) && none != fd) {
         TC_SYS(SYS_close, fd); /* another task of this memory was quicker */
         fd = none;
+    } else if (rings) {
+        atomic_store(&task->rings, 1);
+        if (atomic_load(&task->state) >= TC_DONE) tc_ring(fd);
     }
     return PyLong_FromLong(fd);
 }
@@ -285,6 +252,8 @@ static PyObject *shared_get(SharedObject *self, void *what)
     switch (*(const char *)what) {
     case 'p':
         return PyLong_FromLong(task->pid);
+    case 't':
+        return PyBool_FromLong(task->thread);
     case 'd':
         return PyBool_FromLong(task->daemon);
     case 'i':
@@ -312,6 +281,7 @@ static PyGetSetDef shared_getset[] = {
     {"pid", (getter)shared_get, NULL, "process id; 0 before the kernel's answer", "p"},
     {"ident", (getter)shared_get, NULL, "threading ident of the running body, else 0", "i"},
     {"daemon", (getter)shared_get, NULL, "ended at the interpreter's exit, instead of waited for", "d"},
+    {"thread", (getter)shared_get, NULL, "a thread, whose id pid is", "t"},
     {"flags", (getter)shared_get, NULL, "the flags that the kernel was given", "g"},
     {0},
 };
@@ -335,69 +305,6 @@ int tc_shared_ready(PyObject *module)
 }
 
 /* ---- module functions ------------------------------------------------------------------------------------------- */
-
-static int may_start(void)
-{
-    if (!tc_main_interpreter())
-        tc_raise_named("UnsupportedOperation", "tasks that share memory can be started by the main interpreter only");
-    else if (tc_current_task() && !own_files())
-        tc_raise_named("UnsupportedOperation", "a task without CLONE_FILES cannot start tasks that share memory: their "
-                                               "descriptors would be made in the creator's file table");
-    else if (atomic_load(&tc_counters.malloc_deaths) >= tc_malloc_limit())
-        tc_raise_named("UnsupportedOperation",
-                       "%d tasks died inside malloc, and each keeps an arena of it locked: no more tasks that share "
-                       "memory are started, since they could hang. Restart this process",
-                       (int)atomic_load(&tc_counters.malloc_deaths));
-    else
-        return tc_guard_threads();
-    return -1;
-}
-
-PyObject *tc_shared_start(PyObject *module, PyObject *args)
-{
-    (void)module;
-    PyObject *fn, *fn_args, *kwargs, *cancel;
-    unsigned long long flags;
-    int exit_signal, kernel_core, daemon;
-    Py_ssize_t stack_size;
-    const char *name;
-    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
-                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon))
-        return NULL;
-    if (may_start() < 0) return NULL;
-    struct tc_task *task = calloc(1, sizeof *task);
-    if (!task) return PyErr_NoMemory();
-    task->pidfd = -1;
-    task->daemon = daemon;
-    task->in_place = (flags & CLONE_VFORK) != 0;
-    task->signals.report = &task->report;
-    task->signals.end_bell = &tc_end_bell;
-    task->spec.report = &task->report;
-    task->spec.signals = &task->signals;
-    task->spec.exit_signal = (uint64_t)exit_signal;
-    task->spec.kernel_core = (unsigned)kernel_core;
-    task->spec.flags = flags | (flags & CLONE_SIGHAND ? 0 : CLONE_CLEAR_SIGHAND);
-    if (name) {
-        strncpy(task->name, name, sizeof task->name - 1);
-        task->spec.name = task->name;
-    }
-    task->fn = Py_NewRef(fn);
-    task->args = Py_NewRef(fn_args);
-    task->kwargs = kwargs == Py_None ? NULL : Py_NewRef(kwargs);
-    task->cancel = Py_NewRef(cancel);
-    task->context = PyContext_CopyCurrent();
-    PyObject *handle = task->context ? tc_handle_for(task) : NULL;
-    int err = handle ? tc_task_start(task, (size_t)stack_size) : 0;
-    if (handle && !err) return handle;
-    /* Never listed, never seen by a host: the graveyard takes it with its references. */
-    if (err) tc_raise_step(TC_STEP_HOST, -err);
-    if (!handle)
-        atomic_store(&task->references, 1), tc_task_release(task);
-    else
-        atomic_store(&task->state, TC_ENDED);
-    Py_XDECREF(handle);
-    return NULL;
-}
 
 /* shared_live() -> handles of all that have not ended. */
 PyObject *tc_shared_live(PyObject *module, PyObject *unused)

@@ -132,7 +132,9 @@ void tc_keeper_after_fork(void)
 PyObject *tc_after_fork(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    struct tc_task *task = tc_keep_hosts || tc_current_task() ? NULL : tc_task_after(NULL);
+    if (tc_keep_hosts || tc_current_task()) Py_RETURN_NONE;
+    struct tc_task *task = tc_task_after(NULL);
+    while (task && task->thread) task = tc_task_after(task);
     if (!task) Py_RETURN_NONE;
     tc_task_release(task);
     int err = tc_keeper_ensure();

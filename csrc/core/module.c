@@ -25,6 +25,7 @@ static PyMethodDef methods[] = {
     {"shared_live", tc_shared_live, METH_NOARGS, "handles of the tasks that have not ended"},
     {"shared_start", tc_shared_start, METH_VARARGS, "shared_start(...) -> Shared"},
     {"shared_stats", tc_shared_stats, METH_NOARGS, "counts of hosts and of what deaths left behind"},
+    {"thread_start", tc_thread_start, METH_VARARGS, "thread_start(...) -> Shared"},
     {"thread_known", tc_thread_known, METH_O, "True when a kernel thread id has a thread state"},
     {0},
 };
@@ -37,7 +38,8 @@ PyMODINIT_FUNC PyInit__core(void)
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     if (tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 || tc_shared_ready(module) < 0 ||
-        tc_hosts_init() < 0 || tc_death_init() < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
+        tc_hosts_init() < 0 || tc_death_init() < 0 || tc_body_init() < 0 ||
+        PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
         PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
         PyModule_AddIntConstant(module, "DONE", TC_DONE) < 0 || PyModule_AddIntConstant(module, "ENDED", TC_ENDED) < 0)
         Py_CLEAR(module);

@@ -26,6 +26,8 @@ const char *tc_step_name(enum tc_step step)
     static const char *const names[TC_STEP_COUNT] = {
         [TC_STEP_NONE] = "none",
         [TC_STEP_CLONE3] = "clone3",
+        [TC_STEP_PTHREAD] = "pthread_create",
+        [TC_STEP_UNSHARE] = "unshare",
         [TC_STEP_FORK] = "fork",
         [TC_STEP_PIDFD] = "pidfd_open",
         [TC_STEP_STACK] = "stack",

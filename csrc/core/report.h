@@ -10,6 +10,8 @@
 enum tc_step {
     TC_STEP_NONE,
     TC_STEP_CLONE3,
+    TC_STEP_PTHREAD,
+    TC_STEP_UNSHARE,
     TC_STEP_FORK,
     TC_STEP_STACK,
     TC_STEP_HOST,

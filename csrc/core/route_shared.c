@@ -12,172 +12,8 @@
 #include "spec.h"
 #include "sys.h"
 
-static _Atomic uint32_t list_lock, grave_lock;
-static struct tc_task *living, *graveyard;
-
-/* ---- the record's life ---------------------------------------------------------------------------------------------
- */
-
-void tc_task_list(struct tc_task *task)
-{
-    tc_spin_lock(&list_lock);
-    task->next = living;
-    if (living) living->previous = task;
-    living = task;
-    tc_spin_unlock(&list_lock);
-}
-
-void tc_task_unlist(struct tc_task *task)
-{
-    tc_spin_lock(&list_lock);
-    if (task->next) task->next->previous = task->previous;
-    if (task->previous)
-        task->previous->next = task->next;
-    else if (living == task)
-        living = task->next;
-    task->next = task->previous = NULL;
-    tc_spin_unlock(&list_lock);
-}
-
-struct tc_task *tc_task_after(struct tc_task *task)
-{
-    tc_spin_lock(&list_lock);
-    /* One that has been unlisted meanwhile leads nowhere: its followers are missed, they end by themselves. */
-    struct tc_task *next = task ? task->next : living;
-    if (next) atomic_fetch_add(&next->references, 1);
-    tc_spin_unlock(&list_lock);
-    if (task) tc_task_release(task);
-    return next;
-}
-
-struct tc_task *tc_task_first_end_request(void)
-{
-    tc_spin_lock(&list_lock);
-    struct tc_task *task = living;
-    while (task && !atomic_load(&task->signals.end_requested)) task = task->next;
-    if (task) atomic_fetch_add(&task->references, 1);
-    tc_spin_unlock(&list_lock);
-    return task;
-}
-
-void tc_task_publish(struct tc_task *task, uint32_t state)
-{
-    if (state == TC_ENDED) tc_task_unlist(task);
-    uint32_t now = atomic_load(&task->state);
-    while (now < state && !atomic_compare_exchange_strong(&task->state, &now, state)) {
-    }
-    /* Nobody is woken who waits for more: on one CPU each wake may cost the task its turn. */
-    for (uint32_t want = TC_STARTED; want <= state; want++)
-        if (atomic_load(&task->waiters[want])) {
-            tc_futex_wake(&task->state);
-            break;
-        }
-    if (state == TC_ENDED && atomic_load(&task->orphan)) tc_task_close(task);
-}
-
-long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout)
-{
-    atomic_fetch_add(&task->waiters[want], 1);
-    long err = tc_futex_wait(&task->state, seen, timeout); /* the value that was tested: no wake is lost */
-    atomic_fetch_sub(&task->waiters[want], 1);
-    return err;
-}
-
-void tc_task_release(struct tc_task *task)
-{
-    if (atomic_fetch_sub(&task->references, 1) != 1) return;
-    /* Not free(): the caller may be a host, whose TLS a task may have by now. */
-    tc_spin_lock(&grave_lock);
-    task->grave = graveyard;
-    graveyard = task;
-    tc_spin_unlock(&grave_lock);
-}
-
-void tc_bury_dead(void)
-{
-    if (!graveyard || tc_current_task()) return;
-    tc_spin_lock(&grave_lock);
-    struct tc_task *task = graveyard;
-    graveyard = NULL;
-    tc_spin_unlock(&grave_lock);
-    for (struct tc_task *next; task; task = next) {
-        next = task->grave;
-        tc_post_mortem(task);
-        PyObject **objects[] = {&task->fn,    &task->args,      &task->kwargs, &task->context,
-                                &task->value, &task->exception, &task->stack,  &task->cancel};
-        for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
-        tc_task_close(task);
-        free(task);
-    }
-}
-
-void tc_tasks_after_fork(void)
-{
-    /* The tasks are the parent's. Their handles here keep the records; see handle.c. */
-    living = graveyard = NULL;
-    atomic_store(&list_lock, 0);
-    atomic_store(&grave_lock, 0);
-    tc_handles_after_fork();
-}
-
 /* ---- the child ------------------------------------------------------------------------------------------------------
  */
-
-static int exit_code_of(PyObject *exception)
-{
-    if (PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) return 128 + SIGINT;
-    if (!PyErr_GivenExceptionMatches(exception, PyExc_SystemExit)) return 1;
-    PyObject *code = PyObject_GetAttrString(exception, "code");
-    int value = 1; /* as the interpreter: anything but None and a number is a message */
-    if (code == Py_None)
-        value = 0;
-    else if (code && PyLong_Check(code))
-        value = (int)(PyLong_AsUnsignedLongMask(code) & 0xff);
-    Py_XDECREF(code);
-    PyErr_Clear();
-    return value;
-}
-
-/* threading.current_thread() in a body makes an entry that on 3.11 and 3.12 outlives it: the next task on this host,
- * whose ident is the same, would find it. */
-static void forget_dummy_thread(unsigned long ident)
-{
-    PyObject *modules = PyImport_GetModuleDict();
-    PyObject *threading = modules ? PyDict_GetItemString(modules, "threading") : NULL; /* borrowed */
-    PyObject *active = threading ? PyObject_GetAttrString(threading, "_active") : NULL;
-    PyObject *key = active ? PyLong_FromUnsignedLong(ident) : NULL;
-    if (key && PyDict_CheckExact(active) && PyDict_Contains(active, key) == 1) PyDict_DelItem(active, key);
-    Py_XDECREF(key);
-    Py_XDECREF(active);
-    PyErr_Clear();
-}
-
-static void run_body(struct tc_task *task)
-{
-    task->ident = PyThread_get_thread_ident();
-    task->ts = PyThreadState_Get();
-    if (task->cancelled)
-        PyErr_SetNone(task->cancel);
-    else if (PyContext_Enter(task->context) == 0) {
-        task->value = PyObject_Call(task->fn, task->args, task->kwargs);
-        if (!task->value) task->exception = tc_take_exception();
-        PyContext_Exit(task->context);
-    }
-    if (PyErr_Occurred()) task->exception = tc_take_exception();
-    if (task->exception) task->exit_code = exit_code_of(task->exception);
-    /* An end that was asked for too late would rise in a destructor below. */
-    if (task->interrupted) PyThreadState_SetAsyncExc(task->ident, NULL);
-    task->ts = NULL; /* with the lock held: no end is asked of this state from here on */
-    forget_dummy_thread(task->ident);
-    Py_CLEAR(task->fn);
-    Py_CLEAR(task->args);
-    Py_CLEAR(task->kwargs);
-    Py_CLEAR(task->context);
-    if (!task->handles) { /* nobody can ask any more */
-        Py_CLEAR(task->value);
-        Py_CLEAR(task->exception);
-    }
-}
 
 static void child_main(void *argument)
 {
@@ -190,7 +26,7 @@ static void child_main(void *argument)
     }
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
     tc_lend_chunk(PyThreadState_Get());
-    run_body(task);
+    tc_run_body(task);
     tc_take_chunk(PyThreadState_Get());
     PyGILState_Release(lock); /* clears and deletes it */
     /* A handler from here on would run on TLS that may already be another task's. */
@@ -314,7 +150,7 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
 }
 
 /* With the interpreter lock. 0, or -errno: no host could be had. */
-int tc_task_start(struct tc_task *task, size_t stack_size)
+static int start(struct tc_task *task, size_t stack_size)
 {
     struct tc_host *host;
     tc_bury_dead();
@@ -332,4 +168,62 @@ int tc_task_start(struct tc_task *task, size_t stack_size)
         tc_host_wake(host, TC_GO);
     }
     return 0;
+}
+
+/* ---- the Python edge --------------------------------------------------------------------------------------------- */
+
+static int may_start(void)
+{
+    if (!tc_main_interpreter())
+        tc_raise_named("UnsupportedOperation", "tasks that share memory can be started by the main interpreter only");
+    else if (tc_current_task() && !tc_own_files())
+        tc_raise_named("UnsupportedOperation", "a task without CLONE_FILES cannot start tasks that share memory: their "
+                                               "descriptors would be made in the creator's file table");
+    else if (atomic_load(&tc_counters.malloc_deaths) >= tc_malloc_limit())
+        tc_raise_named("UnsupportedOperation",
+                       "%d tasks died inside malloc, and each keeps an arena of it locked: no more tasks that share "
+                       "memory are started, since they could hang. Restart this process",
+                       (int)atomic_load(&tc_counters.malloc_deaths));
+    else
+        return tc_guard_threads();
+    return -1;
+}
+
+PyObject *tc_shared_start(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *fn, *fn_args, *kwargs, *cancel;
+    unsigned long long flags;
+    int exit_signal, kernel_core, daemon;
+    Py_ssize_t stack_size;
+    const char *name;
+    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
+                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon))
+        return NULL;
+    if (may_start() < 0) return NULL;
+    struct tc_task *task = tc_task_new(fn, fn_args, kwargs, cancel);
+    if (!task) return NULL;
+    task->daemon = daemon;
+    task->in_place = (flags & CLONE_VFORK) != 0;
+    task->signals.report = &task->report;
+    task->signals.end_bell = &tc_end_bell;
+    task->spec.signals = &task->signals;
+    task->spec.exit_signal = (uint64_t)exit_signal;
+    task->spec.kernel_core = (unsigned)kernel_core;
+    task->spec.flags = flags | (flags & CLONE_SIGHAND ? 0 : CLONE_CLEAR_SIGHAND);
+    if (name) {
+        strncpy(task->name, name, sizeof task->name - 1);
+        task->spec.name = task->name;
+    }
+    PyObject *handle = tc_handle_for(task);
+    int err = handle ? start(task, (size_t)stack_size) : 0;
+    if (handle && !err) return handle;
+    /* Never listed, never seen by a host: the graveyard takes it with its references. */
+    if (err) tc_raise_step(TC_STEP_HOST, -err);
+    if (!handle)
+        atomic_store(&task->references, 1), tc_task_release(task);
+    else
+        atomic_store(&task->state, TC_ENDED);
+    Py_XDECREF(handle);
+    return NULL;
 }

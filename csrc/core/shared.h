@@ -3,7 +3,10 @@
  * The task owns the host's TLS from its first instruction until the kernel has run mm_release() for it. Nobody else may
  * touch that TLS meanwhile: no libc call, no errno, no signal handler in the host. Every system call of a host is raw.
  *
+ *   record.c        the record's life; its descriptor, signals, zombie
+ *   body.c          running the body, and what it leaves
  *   route_shared.c  start: the child's main function, hosted and in place
+ *   route_thread.c  the same record and body, for a thread: TLS of its own, no host
  *   host.c          host threads, the pool of parked ones
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
@@ -42,6 +45,9 @@ struct tc_task {
     _Atomic int reaping; /* set before the call that takes the zombie: a pidfd opened while it is 0 is the task's */
     _Atomic int orphan;  /* no Python handle is left: the host closes it */
     int in_place, daemon;
+    int thread;        /* a thread: pid is its thread id */
+    uint64_t unshare;  /* what a thread has of its own */
+    _Atomic int rings; /* pidfd is an eventfd, which the thread writes to at its end (before Linux 6.9) */
     /* known_place: ended by us where it can hold no lock of libc or the interpreter */
     _Atomic int known_place, killed;
     struct tc_status status;
@@ -55,6 +61,7 @@ struct tc_task {
     PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
     unsigned long ident; /* threading.get_ident() of the body */
     PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel;
+    PyObject *entry; /* what threading.enumerate() shows for a thread */
 };
 
 /* Values of tc_host.word, a futex word. */
@@ -109,8 +116,8 @@ PyObject *tc_after_fork(PyObject *module, PyObject *unused);
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
 extern _Atomic uint32_t tc_end_bell;
 
-/* route_shared.c */
-void tc_run_hosted(struct tc_host *host, struct tc_task *task);
+/* record.c */
+struct tc_task *tc_task_new(PyObject *fn, PyObject *args, PyObject *kwargs, PyObject *cancel); /* or an exception */
 void tc_task_list(struct tc_task *task);
 void tc_task_unlist(struct tc_task *task);
 struct tc_task *tc_task_first_end_request(void); /* with a reference */
@@ -119,10 +126,26 @@ struct tc_task *tc_task_after(struct tc_task *task);
 void tc_task_publish(struct tc_task *task, uint32_t state);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
-int tc_task_start(struct tc_task *task, size_t stack_size);
 void tc_tasks_after_fork(void);
 void tc_spin_lock(_Atomic uint32_t *lock);
 void tc_spin_unlock(_Atomic uint32_t *lock);
+
+int tc_own_files(void); /* the creator's descriptor numbers are ours too */
+/* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
+int tc_open_pidfd(struct tc_task *task);
+void tc_task_reap(struct tc_task *task, int pidfd);
+extern __thread char tc_private_files __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* route_shared.c */
+void tc_run_hosted(struct tc_host *host, struct tc_task *task);
+
+/* body.c */
+int tc_body_init(void);
+void tc_run_body(struct tc_task *task); /* on a fresh thread state */
+
+/* route_thread.c */
+PyObject *tc_thread_start(PyObject *module, PyObject *args);
+void tc_ring(int eventfd);
 
 /* death.c */
 void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */
@@ -137,6 +160,7 @@ PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user)
 
 /* threads.c */
 int tc_guard_threads(void);
+PyObject *tc_refuse_thread(void);
 struct tc_task *tc_current_task(void);
 
 /* handle.c */

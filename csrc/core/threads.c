@@ -14,7 +14,7 @@
 
 struct tc_task *tc_current_task(void) { return (struct tc_task *)tc_current; }
 
-static PyObject *refuse(void)
+PyObject *tc_refuse_thread(void)
 {
     PyErr_SetString(PyExc_RuntimeError,
                     "this task shares its creator's memory and may not start threads: they would be killed with it, "
@@ -30,16 +30,16 @@ static PyCFunctionWithKeywords keyword_original;
 
 static PyObject *start_new_thread(PyObject *self, PyObject *args)
 {
-    return tc_current_task() ? refuse() : plain_original[0](self, args);
+    return tc_current_task() ? tc_refuse_thread() : plain_original[0](self, args);
 }
 static PyObject *start_new(PyObject *self, PyObject *args)
 {
-    return tc_current_task() ? refuse() : plain_original[1](self, args);
+    return tc_current_task() ? tc_refuse_thread() : plain_original[1](self, args);
 }
 /* 3.13 */
 static PyObject *start_joinable_thread(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    return tc_current_task() ? refuse() : keyword_original(self, args, kwargs);
+    return tc_current_task() ? tc_refuse_thread() : keyword_original(self, args, kwargs);
 }
 
 static PyMethodDef *method_of(PyObject *module, const char *name, int flags)

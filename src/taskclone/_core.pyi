@@ -39,6 +39,7 @@ class Shared:
     pid: int
     ident: int
     daemon: bool
+    thread: bool
     flags: int
     def wait(self, state: int, timeout: float | None, /) -> bool: ...
     def started(self) -> int: ...
@@ -101,3 +102,15 @@ def shared_start(
 ) -> Shared: ...
 def shared_stats() -> dict[str, int]: ...
 def thread_known(native_id: int, /) -> bool: ...
+def thread_start(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+    unshare: int,
+    stack_size: int,
+    name: bytes | None,
+    cancel: type[BaseException],
+    daemon: bool,
+    entry: object,
+    /,
+) -> Shared: ...

@@ -268,11 +268,13 @@ def end_all() -> None:
         return  # a copy made by os.fork() in a task has other exits
     try:
         for core in _core.shared_live():
-            if not core.daemon:
+            if not core.daemon and not core.thread:
                 SharedHandle(core).wait(None)
     finally:
         _ending = True
         for core in _core.shared_live():
+            if core.thread:
+                continue
             try:
                 SharedHandle(core).end(None, END_TIMEOUT)
             except TimeoutError as error:

@@ -1,15 +1,13 @@
-"""A thread: exactly the set that pthread_create passes, by a ``threading.Thread`` underneath.
+"""A thread: the exact set that pthread_create passes, less what it shall have of its own.
 
-So the interpreter sees it as it sees any other: threading.enumerate, excepthook for what goes wrong in the machinery,
-and shutdown, which waits for it unless it is a daemon.
+What the flags leave out (FS, FILES, SYSVSEM) is unshared in the thread before its body; so are new namespaces. Python
+sees it as it sees any other thread: threading.enumerate, current_thread, settrace, setprofile, and shutdown, which
+waits for it unless it is a daemon.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import ctypes
-import errno
+import atexit
 import os
 import signal
 import sys
@@ -17,146 +15,160 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from taskclone.errors import TaskTerminated, UnsupportedOperation, start_error
+from taskclone import _core
+from taskclone._core import DONE, ENDED, Shared, thread_start
+from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import THREAD, CloneFlags, flag_names
-from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message, signal_name
+from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name
 from taskclone.plan import Plan, unsupported
-from taskclone.task import Granted, Task
+from taskclone.task import GRACE, Granted, Task
 
 NAME = "thread"
 
-PIDFD_THREAD = os.O_EXCL  # linux/pidfd.h, Linux 6.9
-_stack_size_lock = threading.Lock()
+_F = CloneFlags
+_OWN = int(_F.FS | _F.FILES | _F.SYSVSEM)
+"""What a thread may have of its own."""
+_RUNTIME = int(_F.SETTLS | _F.PARENT_SETTID | _F.CHILD_CLEARTID | _F.CHILD_SETTID)
+"""Pointers that the C library supplies, named or not."""
+_NEW = int(_F.NEWNS | _F.NEWUTS | _F.NEWIPC | _F.NEWNET | _F.NEWCGROUP)
+"""What unshare(2) makes new for one thread of many. It refuses NEWUSER there, and gives NEWPID to children only."""
+_THREAD = int(THREAD)
 
 
 def check(plan: Plan) -> None:
-    if plan.bits != THREAD:
-        left_out, more = CloneFlags(THREAD & ~plan.bits), CloneFlags(plan.bits & ~THREAD)
-        what = " ".join(
-            ([f"sets without {flag_names(left_out)}"] if left_out else [])
-            + ([f"{flag_names(more)} beside THREAD"] if more else [])
-        )
-        raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD")
+    left_out = _THREAD & ~plan.bits & ~_OWN & ~_RUNTIME
+    more = plan.bits & ~_THREAD & ~_NEW & ~_RUNTIME
+    what = " and ".join(
+        ([f"a set without {flag_names(CloneFlags(left_out))}"] if left_out else [])
+        + ([f"{flag_names(CloneFlags(more))} beside THREAD"] if more else [])
+    )
+    if what:
+        raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD, less FS, FILES or SYSVSEM")
     if plan.exit_signal:
         raise unsupported(NAME, "an exit signal: the kernel sends none for a thread")
     if plan.setup.core:
         raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks with a death of their own")
 
 
+# ---- what the module threading sees ---------------------------------------------------------------------------------
+
+
+class TaskThread(threading.Thread):
+    """The entry of a task in ``threading.enumerate()``. Thread's own constructor, which makes locks that nobody would
+    use, is passed by; every public member is answered from the task."""
+
+    core: Shared | None = None
+    _daemonic = False
+
+    def __init__(self, name: str | None, daemon: bool) -> None:
+        self._given = name
+        self._daemonic = daemon
+
+    @property
+    def name(self) -> str:
+        return self._given or f"task {self.native_id or 0}"
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._given = str(value)
+
+    @property
+    def ident(self) -> int | None:
+        return (self.core.ident or None) if self.core else None
+
+    @property
+    def native_id(self) -> int | None:
+        return (self.core.pid or None) if self.core else None
+
+    @property
+    def daemon(self) -> bool:
+        return self._daemonic
+
+    @daemon.setter
+    def daemon(self, value: bool) -> None:
+        raise RuntimeError("cannot set daemon status of active thread")
+
+    def is_alive(self) -> bool:
+        return self.core is None or self.core.state < ENDED
+
+    def join(self, timeout: float | None = None) -> None:
+        if threading.current_thread() is self:
+            raise RuntimeError("cannot join current thread")
+        if self.core is not None:
+            self.core.wait(ENDED, None if timeout is None else max(0.0, timeout))
+
+    def start(self) -> None:
+        raise RuntimeError("threads can only be started once")
+
+    def run(self) -> None:
+        raise RuntimeError("this thread runs a task's body")
+
+    def __repr__(self) -> str:
+        state = "started" if self.is_alive() else "stopped"
+        return f"<TaskThread({self.name}, {state}{' daemon' if self._daemonic else ''} {self.ident})>"
+
+    # What threading does to the entries in the child of a fork: there are no locks of ours to make anew.
+    def _reset_internal_locks(self, is_alive: bool) -> None: ...
+    def _stop(self) -> None: ...
+    def _after_fork(self, new_ident: int | None = None) -> None: ...
+
+
+# ---- the handle -----------------------------------------------------------------------------------------------------
+
+
 class ThreadHandle:
-    """A thread, and what its body left."""
+    """The core's object for a thread, in the words of ``task.Handle``."""
 
-    __slots__ = (
-        "_abandoned",
-        "_code",
-        "_ending",
-        "_fd",
-        "_finished",
-        "_lock",
-        "_open",
-        "_outcome",
-        "_signal",
-        "ended",
-        "failed",
-        "thread",
-    )
+    __slots__ = ("_granted", "core")
 
-    granted = Granted(THREAD, 0)
     pid = property(lambda self: os.getpid())
 
-    def __init__(self) -> None:
-        self.thread: threading.Thread
-        self._outcome: Outcome | None = None
-        self._code = 0
-        self._fd = -1
-        self._signal = self._abandoned = self._ending = self._open = False
-        self._lock = threading.Lock()
-        self._finished = threading.Event()
-        self.ended = self.failed = False
+    def __init__(self, core: Shared, granted: int = _THREAD) -> None:
+        self.core = core
+        self._granted = granted
 
-    def run(self, context: contextvars.Context, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> None:
-        outcome: Outcome
-        try:
-            try:
-                self._open = True
-                if self._ending:
-                    raise TaskTerminated
-                outcome = "value", context.run(fn, *args, **(kwargs or {}))
-            except (SystemExit, KeyboardInterrupt) as stop:
-                outcome, self._code = ("exit", exit_message(stop)), exit_code_of(stop)
-            except BaseException as exception:
-                outcome, self._code = ("exception", exception), 1
-            self._outcome = outcome
-        finally:
-            self._close()
-
-    def _close(self) -> None:
-        """After this no exception is set in the thread any more; one that is on its way may rise in here."""
-        while True:
-            try:
-                with self._lock:
-                    self._open = False
-                    _set_exception(self.thread, None)
-                break
-            except TaskTerminated:
-                continue
-        if self._outcome is None:  # it rose between the body and the store
-            self._outcome, self._code = ("exit", ""), 128 + signal.SIGTERM
-        if self._signal:
-            os.eventfd_write(self._fd, 1)
-            if self._abandoned:
-                os.close(self._fd)
-        self._finished.set()
+    @property
+    def granted(self) -> Granted:
+        return Granted(CloneFlags(self._granted), 0)
 
     @property
     def tid(self) -> int:
-        return self.thread.native_id or 0
-
-    def open(self) -> None:
-        """The pidfd of the thread, or an eventfd that the thread writes to. Before the body runs."""
-        try:
-            self._fd = os.pidfd_open(self.tid, PIDFD_THREAD)
-        except OSError:  # before Linux 6.9
-            self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            self._signal = True
+        return self.core.pid or self.core.started()
 
     def fileno(self) -> int:
-        return self._fd
+        self.core.started()
+        return self.core.fileno()
 
     def done(self) -> bool:
-        return self._outcome is not None
+        return self.core.state >= DONE
 
     def wait_done(self, timeout: float | None) -> bool:
-        return self.wait(timeout)
+        return self.core.wait(DONE, timeout)
 
     def wait(self, timeout: float | None) -> bool:
-        # Not join() alone: on 3.11 a join that Ctrl-C interrupts takes the thread for ended.
-        deadline = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
-        while not self._finished.wait(1.0 if deadline is None else max(0.0, min(1.0, deadline - time.monotonic()))):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-            if not self.thread.is_alive():  # terminated in the moment in which it was finishing
-                self._outcome, self._code = ("exit", ""), 128 + signal.SIGTERM
-                self._finished.set()
-        self.thread.join()
-        self.ended = True
+        if not self.core.wait(ENDED, timeout):
+            return False
+        self.core.started()  # a start that failed is said by every use
         return True
 
     def status(self) -> ExitStatus | None:
-        return ExitStatus(self._code, None, source="record") if self.ended else None
+        if self.core.state < ENDED:
+            return None
+        return ExitStatus(self.core.outcome()[2], None, source="record")
 
     def outcome(self) -> Outcome:
-        assert self._outcome is not None, "outcome() before the end"
-        if self._outcome[0] == "exit":
-            self.wait(None)
-            raise died(f"thread {self.tid}", ExitStatus(self._code, None, source="record"), how=self._outcome[1])
-        return self._outcome
+        kind, value, code = self.core.outcome()
+        if kind == "value":
+            return "value", value
+        if not isinstance(value, SystemExit | KeyboardInterrupt):
+            return "exception", value
+        raise died(f"thread {self.tid}", ExitStatus(code, None, source="record"), how=exit_message(value))
 
     def signal(self, number: int) -> None:
         """To the thread alone; what it does to the process is the disposition's, which is everybody's."""
+        self.core.started()
         if self.done():
             raise ProcessLookupError(f"thread {self.tid} has ended")
         fatal = number in (signal.SIGKILL, signal.SIGSTOP) or (
@@ -167,7 +179,7 @@ class ThreadHandle:
                 f"{signal_name(number)} would end or stop the whole process: a thread has no death of its own; "
                 "terminate() raises an exception in it, flags=SHARED gives it a pid"
             )
-        signal.pthread_kill(self.thread.ident or 0, number)
+        self.core.send_signal(number)
 
     def end(self, grace: float | None, timeout: float) -> None:
         if grace is None:
@@ -175,71 +187,77 @@ class ThreadHandle:
                 "a thread cannot be killed: SIGKILL would end the whole process; terminate() raises an exception in "
                 "it, flags=SHARED makes a task that can be killed"
             )
+        try:
+            self.core.started()
+        except StartError:
+            return  # there is nothing to end; the Task's next use says so
         deadline = time.monotonic() + timeout
         pause = min(grace, timeout)
-        self._ending = True
-        while not self.done():
-            with self._lock:
-                if self._open:
-                    _set_exception(self.thread, TaskTerminated)
-            self._finished.wait(pause)
-            if time.monotonic() > deadline and not self.done():
-                raise TimeoutError(f"thread {self.tid} does not end: it is in\n{_where(self.thread)}")
+        self.core.interrupt()
+        while not self.core.wait(ENDED, pause):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"thread {self.tid} does not end: it is in\n{self._where()}")
+            self.core.interrupt()
             pause = 0.05
-        self.wait(None)
+
+    def _where(self) -> str:
+        frame = sys._current_frames().get(self.core.ident)
+        return "".join(traceback.format_stack(frame)) if frame else "  (no Python frame)"
 
     def abandon(self) -> None:
-        if self._signal and not self.done():
-            self._abandoned = True  # the thread will write to it yet, and closes it then
-        elif self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Nothing to let go of: the core's object closes what is open."""
 
 
 _HARMLESS = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 
 
-def _set_exception(thread: threading.Thread, exception: type[BaseException] | None) -> None:
-    """Sets the asynchronous exception of a thread, or takes it back."""
-    value = ctypes.py_object() if exception is None else ctypes.py_object(exception)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), value)
-
-
-def _where(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame else "  (no Python frame)"
-
-
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
-    handle = ThreadHandle()
-    go = threading.Event()
-    context = contextvars.copy_context()
+    bits, name = plan.bits, plan.name
+    unshare = 0 if bits == _THREAD else _THREAD & ~bits & _OWN | bits & _NEW
+    entry = TaskThread(name, plan.daemon)
+    core = thread_start(
+        fn,
+        args,
+        kwargs,
+        unshare,
+        plan.stack_size or threading.stack_size(),
+        None if name is None else os.fsencode(name),
+        TaskTerminated,
+        plan.daemon,
+        entry,
+    )
+    entry.core = core
+    if unshare:
+        try:
+            core.started()
+        except StartError:
+            entry.core = None  # no body will let go of it, and it holds the core's record
+            raise
+    return Task(ThreadHandle(core, bits | _THREAD & ~_OWN), plan, NAME)
 
-    def body() -> None:
-        go.wait()
-        if handle.failed:
-            return
-        if plan.name is not None:  # as for the other routes: the kernel's name too, 15 bytes of it
-            with contextlib.suppress(OSError):  # no /proc: then it is a label only
-                Path("/proc/thread-self/comm").write_bytes(os.fsencode(plan.name)[:15])
-        handle.run(context, fn, args, kwargs)
 
-    handle.thread = threading.Thread(target=body, name=plan.name, daemon=plan.daemon)
-    if plan.stack_size is None:
-        handle.thread.start()
-    else:
-        with _stack_size_lock:  # the size is the interpreter's, for all threads that start now
-            before = threading.stack_size(plan.stack_size)
-            try:
-                handle.thread.start()
-            finally:
-                threading.stack_size(before)
-    try:
-        handle.open()
-    except OSError as error:
-        handle.failed = True
-        go.set()
-        handle.thread.join()
-        raise start_error(error.errno or errno.EMFILE, "pidfd_open") from None
-    go.set()
-    return Task(handle, plan, NAME)
+# ---- the interpreter's exit -----------------------------------------------------------------------------------------
+
+
+def wait_all() -> None:
+    """Waits for the threads that are no daemons."""
+    for core in _core.shared_live():
+        if core.thread and not core.daemon:
+            core.wait(ENDED, None)
+
+
+def end_all() -> None:
+    """Asks daemons to end, and gives them a moment. One that does not end is left to the interpreter, which stops it
+    where it asks for the lock the next time, as it does with every daemon thread."""
+    wait_all()  # what atexit functions have started
+    deadline = time.monotonic() + GRACE
+    daemons = [core for core in _core.shared_live() if core.thread]
+    for core in daemons:
+        core.interrupt()
+    for core in daemons:
+        core.wait(ENDED, max(0.0, deadline - time.monotonic()))
+
+
+# When the module threading waits for its own, so before any atexit function.
+threading._register_atexit(wait_all)  # type: ignore[attr-defined]
+atexit.register(end_all)

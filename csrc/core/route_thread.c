@@ -1,0 +1,102 @@
+/* A thread: pthread_create, so the exact set of flags that it passes; then unshare() of what the flags leave out. */
+#include "shared.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "interp.h"
+#include "spec.h"
+#include "sys.h"
+
+static void *thread_main(void *argument)
+{
+    struct tc_task *task = argument;
+    task->pid = (pid_t)TC_SYS(SYS_gettid);
+    int err = task->unshare ? (int)TC_SYS(SYS_unshare, task->unshare) : 0;
+    if (err)
+        tc_report_failure(&task->report, TC_STEP_UNSHARE, -err);
+    else {
+        tc_private_files = (task->unshare & CLONE_FILES) != 0;
+        tc_step_name_task(&task->spec); /* cannot fail: the address is good */
+        tc_task_publish(task, TC_STARTED);
+        PyGILState_STATE lock = PyGILState_Ensure();
+        tc_lend_chunk(PyThreadState_Get());
+        tc_run_body(task);
+        tc_take_chunk(PyThreadState_Get());
+        PyGILState_Release(lock);
+    }
+    atomic_store(&task->clean, 1);
+    atomic_store(&task->reaping, 1); /* from here on the thread id may be another's any moment */
+    tc_task_publish(task, TC_DONE);
+    /* Whoever makes and marks it looks at the state then: one of us two rings. Before ENDED, when it may be closed. */
+    if (atomic_load(&task->rings)) tc_ring(atomic_load(&task->pidfd));
+    tc_task_publish(task, TC_ENDED);
+    tc_task_release(task);
+    return NULL;
+}
+
+void tc_ring(int eventfd)
+{
+    uint64_t one = 1;
+    if (eventfd >= 0) TC_SYS(SYS_write, eventfd, &one, sizeof one);
+}
+
+static int create(struct tc_task *task, size_t stack_size)
+{
+    pthread_attr_t attributes;
+    int err = pthread_attr_init(&attributes);
+    if (err) return err;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (stack_size) err = pthread_attr_setstacksize(&attributes, stack_size);
+    pthread_t thread;
+    if (!err) err = pthread_create(&thread, &attributes, thread_main, task);
+    pthread_attr_destroy(&attributes);
+    return err;
+}
+
+/* thread_start(fn, args, kwargs, unshare, stack_size, name, cancel, daemon, entry) -> Shared */
+PyObject *tc_thread_start(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *fn, *fn_args, *kwargs, *cancel, *entry;
+    unsigned long long unshare_flags;
+    int daemon;
+    Py_ssize_t stack_size;
+    const char *name;
+    if (!PyArg_ParseTuple(args, "OO!OKnO&OpO:thread_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &unshare_flags,
+                          &stack_size, tc_bytes_or_none, &name, &cancel, &daemon, &entry))
+        return NULL;
+    if (tc_current_task()) return tc_refuse_thread();
+    if (!tc_main_interpreter())
+        return tc_raise_named("UnsupportedOperation", "threads can be started by the main interpreter only");
+    tc_bury_dead();
+    struct tc_task *task = tc_task_new(fn, fn_args, kwargs, cancel);
+    if (!task) return NULL;
+    task->thread = 1;
+    task->daemon = daemon;
+    task->unshare = unshare_flags;
+    task->entry = Py_NewRef(entry);
+    if (name) {
+        strncpy(task->name, name, sizeof task->name - 1);
+        task->spec.name = task->name;
+    }
+    PyObject *handle = tc_handle_for(task);
+    if (!handle) {
+        atomic_store(&task->references, 1);
+        tc_task_release(task);
+        return NULL;
+    }
+    tc_task_list(task);
+    atomic_fetch_add(&task->references, 1); /* the thread's */
+    int err = create(task, (size_t)stack_size);
+    if (!err) return handle;
+    tc_raise_step(TC_STEP_PTHREAD, err);
+    tc_task_publish(task, TC_ENDED);
+    tc_task_release(task);
+    Py_DECREF(handle);
+    return NULL;
+}

@@ -1,0 +1,236 @@
+"""Threads: what they have of their own, and what the module threading sees of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from creator import run
+from proc import held, shared_between, until
+from taskclone import THREAD, CloneFlags, Plan, UnsupportedOperation, call, clone
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+F = CloneFlags
+OWN = [F.FS, F.FILES, F.SYSVSEM, F.FS | F.FILES, F.FS | F.SYSVSEM, F.FILES | F.SYSVSEM, F.FS | F.FILES | F.SYSVSEM]
+
+
+@pytest.mark.parametrize("own", OWN, ids=str)
+def test_a_thread_has_of_its_own_what_its_flags_leave_out(own: F) -> None:
+    kinds = {"VM", "SIGHAND"} | {flag.name for flag in (F.FS, F.FILES, F.SYSVSEM) if not own & flag}
+    with held(THREAD & ~own) as task:
+        # Neither has an I/O context, which kcmp calls the same.
+        assert shared_between(os.getpid(), task.tid) - {"IO"} == kinds
+        assert task.pid == os.getpid()
+        assert task.granted.flags == THREAD & ~own
+
+
+def test_a_thread_without_fs_has_its_own_directory_and_umask(tmp_path: Path) -> None:
+    here, mask = os.getcwd(), os.umask(0o22)
+
+    def move() -> tuple[str, int]:
+        os.chdir(tmp_path)
+        return os.getcwd(), os.umask(0o77)
+
+    try:
+        assert call(move, flags=THREAD & ~F.FS) == (str(tmp_path), 0o22)
+        assert os.getcwd() == here
+        assert os.umask(0o22) == 0o22
+        assert call(move, flags=THREAD) == (str(tmp_path), 0o22)
+        assert os.getcwd() == str(tmp_path)
+    finally:
+        os.chdir(here)
+        os.umask(mask)
+
+
+def test_a_thread_without_files_has_its_own_descriptors() -> None:
+    read_end, write_end = os.pipe()
+    try:
+        call(os.close, read_end, flags=THREAD & ~F.FILES)
+        os.write(write_end, b"x")
+        assert os.read(read_end, 1) == b"x"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_an_unshare_that_fails_is_a_start_error_and_the_body_never_runs() -> None:
+    code, out, err = run("""
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+ran = []
+try:
+    clone(ran.append, 1, flags=THREAD | CloneFlags.NEWUTS)
+except StartError as error:
+    say(error.step, error.errno, ran, threading.active_count())
+""")
+    assert (code, out, err) == (0, f"unshare {errno.EPERM} [] 1\n", "")
+
+
+@pytest.mark.root
+def test_a_thread_in_a_new_uts_namespace() -> None:
+    name = os.uname().nodename
+
+    def rename() -> str:
+        import socket
+
+        socket.sethostname("of-a-thread")
+        return os.uname().nodename
+
+    assert call(rename, flags=THREAD | F.NEWUTS) == "of-a-thread"
+    assert os.uname().nodename == name
+
+
+@pytest.mark.parametrize("more", [F.NEWUSER, F.NEWPID, F.PARENT, F.UNTRACED], ids=str)
+def test_what_a_thread_cannot_have_is_refused_by_name(more: F) -> None:
+    with pytest.raises((UnsupportedOperation, OSError)):
+        clone(os.getpid, flags=THREAD | more)
+
+
+# ---- the module threading -------------------------------------------------------------------------------------------
+
+
+def test_threading_knows_the_thread_while_it_runs() -> None:
+    seen: list[threading.Thread] = []
+    with held(THREAD, body=lambda: seen.append(threading.current_thread()), name="worker") as task:
+        until(lambda: seen, "the body runs")
+        (thread,) = seen
+        assert thread in threading.enumerate()
+        assert thread.name == "worker"
+        assert thread.native_id == task.tid
+        assert thread.ident in sys._current_frames()
+        assert thread.is_alive()
+        assert not thread.daemon
+        assert "worker" in repr(thread)
+        with pytest.raises(RuntimeError):
+            thread.start()
+        thread.join(0)
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert thread not in threading.enumerate()
+
+
+def test_a_thread_cannot_join_itself() -> None:
+    with pytest.raises(RuntimeError, match="current thread"):
+        call(lambda: threading.current_thread().join(), flags=THREAD)
+
+
+@pytest.fixture
+def hooks() -> Iterator[list[str]]:
+    seen: list[str] = []
+
+    def hook(frame: object, event: str, arg: object) -> None:
+        seen.append(event)
+
+    threading.settrace(hook)
+    threading.setprofile(hook)
+    try:
+        yield seen
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
+
+
+@pytest.mark.parametrize("flags", [THREAD, F.VM | F.FILES, F.VM | F.FILES | F.VFORK], ids=["THREAD", "SHARED", "place"])
+def test_trace_and_profile_hooks_are_installed(hooks: list[str], flags: F) -> None:
+    call(lambda: None, flags=flags)
+    assert hooks.count("call") >= 2
+
+
+def test_a_body_may_fork_and_start_threads() -> None:
+    def body() -> tuple[int, list[str]]:
+        inner = threading.Thread(target=int)
+        inner.start()
+        inner.join()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(len(threading.enumerate()))
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), []
+
+    assert call(body, flags=THREAD)[0] == 1
+
+
+def test_a_fork_of_the_creator_leaves_the_threads_behind() -> None:
+    code, out, err = run(
+        """
+import select
+r, w = os.pipe()
+task = clone(os.read, r, 1, flags=THREAD)
+task.tid
+pid = os.fork()
+if pid == 0:
+    say(len(threading.enumerate()), call(int, 7, flags=THREAD))
+    try:
+        task.result(1)
+    except ChildProcessError as error:
+        say("refused")
+    os._exit(0)
+os.waitpid(pid, 0)
+os.write(w, b"x")
+say(task.result())
+""",
+        "-W",
+        "ignore",
+    )
+    assert (code, out.splitlines(), err) == (0, ["1 7", "refused", "b'x'"], "")
+
+
+def test_the_interpreter_waits_for_a_thread_and_not_for_a_daemon() -> None:
+    code, out, err = run("""
+import atexit
+gate = threading.Event()
+def body():
+    gate.wait()
+    time.sleep(0.05)
+    say("body ends")
+task = clone(body, flags=THREAD)
+atexit.register(say, "atexit")
+stuck = clone(time.sleep, 0.5, flags=THREAD, daemon=True)
+never = clone(threading.Event().wait, flags=THREAD, daemon=True)
+gate.set()
+say("main ends")
+""")
+    assert (code, out.splitlines()) == (0, ["main ends", "body ends", "atexit"]), err
+
+
+def test_many_threads_at_once_and_in_a_row() -> None:
+    tasks = [clone(int, n, flags=THREAD) for n in range(200)]
+    assert [task.result(10) for task in tasks] == list(range(200))
+    plan = Plan(THREAD & ~F.FS)
+    assert sum(plan.start(int, n).result(10) for n in range(500)) == sum(range(500))
+
+
+def test_stack_size_is_the_threads_own() -> None:
+    def stack_of_this_thread() -> int:
+        for block in Path("/proc/thread-self/maps").read_text().splitlines():
+            low, _, high = block.split()[0].partition("-")
+            if int(low, 16) <= threading.get_ident() < int(high, 16):
+                return int(high, 16) - int(low, 16)
+        raise AssertionError("no mapping")
+
+    before = threading.stack_size()
+    # More than the stacks that the C library keeps from earlier threads and hands out again.
+    size = call(stack_of_this_thread, flags=THREAD, stack_size=48 << 20)
+    assert 48 << 20 <= size < 49 << 20
+    assert threading.stack_size() == before
+
+
+def test_a_signal_goes_to_the_thread() -> None:
+    old = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with held(THREAD) as task:
+            task.send_signal(signal.SIGUSR1)
+            with pytest.raises(UnsupportedOperation):
+                task.send_signal(signal.SIGTERM)
+        with pytest.raises(ProcessLookupError):
+            task.send_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, old)
