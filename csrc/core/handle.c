@@ -96,11 +96,13 @@ static int wait_for(SharedObject *self, uint32_t want, PyObject *timeout)
     struct tc_deadline deadline;
     if (tc_deadline_from(timeout, &deadline) < 0 || !is_ours(self)) return -1;
     for (uint32_t state; (state = atomic_load(&task->state)) < want;) {
+        if (task->lent && state == TC_DONE && tc_settle(task)) continue;
         struct timespec left;
         const struct timespec *limit = tc_deadline_left(&deadline, &left);
         if (limit && !left.tv_sec && !left.tv_nsec) return 0;
         long err;
         Py_BEGIN_ALLOW_THREADS;
+        if (task->lent && state == TC_DONE) tc_settle_soon(task);
         err = tc_task_wait(task, state, want, limit);
         Py_END_ALLOW_THREADS;
         if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
@@ -260,7 +262,8 @@ static PyObject *shared_get(SharedObject *self, void *what)
         return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
     default:
         return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PARENT_SETTID |
-                                           (task->in_place ? CLONE_VFORK | CLONE_SETTLS : CLONE_CHILD_CLEARTID));
+                                           (task->in_place ? CLONE_VFORK : CLONE_CHILD_CLEARTID) |
+                                           (task->in_place || task->lent ? CLONE_SETTLS : 0));
     }
 }
 
@@ -324,6 +327,7 @@ PyObject *tc_shared_live(PyObject *module, PyObject *unused)
 PyObject *tc_shared_stats(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
+    tc_settle_finished();
     tc_bury_dead();
     struct tc_counters *c = &tc_counters;
     return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts",

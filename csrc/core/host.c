@@ -27,6 +27,28 @@ void tc_spin_lock(_Atomic uint32_t *lock)
 }
 void tc_spin_unlock(_Atomic uint32_t *lock) { atomic_store(lock, 0); }
 
+/* Never freed: whoever settles a task looks at the word of a host that may have been given to another meanwhile. */
+static struct tc_host *spares;
+
+static void spare(struct tc_host *host)
+{
+    tc_spin_lock(&pool_lock);
+    host->next = spares;
+    spares = host;
+    tc_spin_unlock(&pool_lock);
+}
+
+static struct tc_host *host_struct(void)
+{
+    tc_spin_lock(&pool_lock);
+    struct tc_host *host = spares;
+    if (host) spares = host->next;
+    tc_spin_unlock(&pool_lock);
+    if (!host) return calloc(1, sizeof *host);
+    atomic_store(&host->ready, 0);
+    return host;
+}
+
 /* ---- the host's own thread -------------------------------------------------------------------------------------- */
 
 static int pool_put(struct tc_host *host)
@@ -78,6 +100,24 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
             /* A clean task in place parks us without a wake: so look now and then, or we would never be idle. */
             tc_futex_wait(&host->word, word, &idle_limit);
             continue;
+        case TC_LENT:
+            if (tc_futex_wait(&host->word, word, &idle_limit) != -ETIMEDOUT) continue;
+            /* fall through */
+        case TC_SETTLE: /* its body may have ended, and nobody have taken its zombie */
+            if (!atomic_compare_exchange_strong(&host->word, &word, TC_BUSY)) continue;
+            task = host->task;
+            if (atomic_load(&task->alive) && atomic_load(&task->state) < TC_DONE) {
+                word = TC_BUSY; /* or GONE by now */
+                atomic_compare_exchange_strong(&host->word, &word, TC_LENT);
+                continue;
+            }
+            tc_take_status(task);
+            break;
+        case TC_GONE: /* a lent task died, called execve, or failed in a step */
+            atomic_store(&host->word, TC_BUSY);
+            if (!atomic_load(&task->clean)) tc_recover(host, task);
+            tc_take_status(task);
+            break;
         case TC_QUIT:
             return;
         case TC_GO:
@@ -94,10 +134,12 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
         /* Parked first and told afterwards, so that the next start finds it. From here on no libc, no TLS: a start in
          * place may run a task on it at once. */
         int parked = !poisoned && pool_put(host);
-        if (word == TC_GO)
+        if (word != TC_RECOVER)
             tc_task_publish(task, TC_ENDED);
         else
             atomic_store(&host->ready, 2), tc_futex_wake(&host->ready); /* the caller in place goes on */
+        /* One that was killed before it came to the list of the finished will never be taken from there. */
+        if (task->lent && !atomic_load(&task->finished)) tc_task_release(task);
         tc_task_release(task);
         /* A host whose task died is never used again: the dead's locks know its ident. A raw exit keeps its stack
          * (waiters may be linked there) and its malloc arena from being handed to another thread. */
@@ -137,7 +179,7 @@ static void *host_main(void *argument)
     host->rseq_size = size;
     host_loop(host);
     atomic_fetch_sub(&tc_counters.hosts, 1);
-    free(host);
+    spare(host);
     return NULL;
 }
 
@@ -172,14 +214,14 @@ int tc_thread_new(void *(*body)(void *), void *argument, size_t stack_size)
 
 int tc_host_new(size_t stack_size, struct tc_host **made)
 {
-    struct tc_host *host = calloc(1, sizeof *host);
+    struct tc_host *host = host_struct();
     if (!host) return -ENOMEM;
     host->pooled = stack_size == 0;
     host->stack_size = tc_stack_bytes(stack_size);
     atomic_store(&host->word, TC_BUSY);
     int err = tc_thread_new(host_main, host, host->stack_size);
     if (err) {
-        free(host);
+        spare(host);
         return err;
     }
     atomic_fetch_add(&tc_counters.hosts, 1);
@@ -237,8 +279,12 @@ static void await_done_tasks(void)
     struct timespec pause = {0, 1000000};
     struct tc_task *task = NULL;
     int tries = 50;
+    tc_settle_finished();
     while ((task = tc_task_after(task)))
-        for (; tries && atomic_load(&task->state) == TC_DONE; tries--) tc_task_wait(task, TC_DONE, TC_ENDED, &pause);
+        for (; tries && atomic_load(&task->state) == TC_DONE; tries--) {
+            if (task->lent) tc_settle_soon(task);
+            tc_task_wait(task, TC_DONE, TC_ENDED, &pause);
+        }
 }
 
 /* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */
@@ -260,6 +306,7 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     if (tc_keep_hosts || tc_current_task()) Py_RETURN_NONE; /* they are the creator's */
+    tc_settle_finished();
     pid_t gone[MAX_IDLE + 1];
     int n = 0;
     tc_spin_lock(&pool_lock);
@@ -295,7 +342,7 @@ static void in_forked_child(void)
 {
     struct tc_signals *task = tc_current;
     /* None of our threads is here; what they held is nobody's. */
-    pool = NULL;
+    pool = spares = NULL;
     atomic_store(&pool_lock, 0);
     tc_keeper_after_fork();
     tc_looks_after_fork();

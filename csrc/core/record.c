@@ -132,6 +132,7 @@ void tc_tasks_after_fork(void)
 {
     /* The tasks are the parent's. Their handles here keep the records; see handle.c. */
     living = graveyard = NULL;
+    tc_settle_after_fork();
     atomic_store(&list_lock, 0);
     atomic_store(&grave_lock, 0);
     tc_handles_after_fork();

@@ -33,13 +33,11 @@ static void child_main(void *argument)
     tc_block_signals(NULL);
     tc_current = NULL;
     int code = task->exit_code;
-    if (task->in_place)
-        atomic_store(&task->clean, 1); /* the caller's wake from the clone says the rest */
-    else {
-        /* The order matters: after DONE the creator may let go of the record, but the host's reference holds it. */
-        atomic_store(&task->clean, 1);
-        tc_task_publish(task, TC_DONE);
-    }
+    atomic_store(&task->clean, 1);
+    if (task->lent) tc_task_finish(task);
+    /* After DONE the creator may let go of the record, but the host's reference holds it. In place the caller's wake
+     * from the clone says it all. */
+    if (!task->in_place) tc_task_publish(task, TC_DONE);
     tc_exit_task(code);
 }
 
@@ -80,24 +78,6 @@ static void refuse(struct tc_task *task, enum tc_step step, long err)
     atomic_store(&task->clean, 1);
 }
 
-/* The status, once the task has ended. With an exit signal only a look: os.wait() shall find it. */
-static void take_status(struct tc_task *task)
-{
-    const int look = WEXITED | WNOWAIT | __WALL, reap = WEXITED | WNOHANG | __WALL;
-    int reaps = !task->spec.exit_signal, err = 0;
-    atomic_store(&task->reaping, reaps);
-    if (reaps) err = tc_waitid(P_PID, task->pid, reap, &task->status);
-    if (!err && !task->status.source) {
-        /* Not a zombie yet: a moment after its mm_release, or for long, where threads of a C library live on. */
-        atomic_store(&task->reaping, 0);
-        do err = tc_waitid(P_PID, task->pid, look, &task->status);
-        while (err == -EINTR);
-        atomic_store(&task->reaping, reaps);
-        if (!err && reaps) err = tc_waitid(P_PID, task->pid, reap, &task->status);
-    }
-    if (err) tc_status_of_reaped(task->pidfd, &task->status);
-}
-
 /* On the host. */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task)
 {
@@ -116,7 +96,7 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
          * may hold the interpreter lock for as long as the program runs, so recover before waiting for the end. */
         while (atomic_load(&task->alive)) tc_futex_wait(&task->alive, 1, NULL);
         if (!atomic_load(&task->clean)) tc_recover(host, task);
-        take_status(task);
+        tc_take_status(task);
     }
     close_creator_pidfd(task);
 }
@@ -144,21 +124,63 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
         while (atomic_load(&host->ready) != 2) tc_futex_wait(&host->ready, 1, NULL);
     }
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
-    if (tid > 0) take_status(task);
+    if (tid > 0) tc_take_status(task);
     close_creator_pidfd(task);
     tc_task_publish(task, TC_ENDED);
+}
+
+/* The calling thread clones, onto the TLS of a host that sleeps on until the task is gone: no switch to the host and
+ * back, and the task inherits from its caller. Only from the main thread, since PR_SET_PDEATHSIG is about the thread
+ * that clones. With the interpreter lock, which a clone without VFORK does not keep for long. */
+static void run_lent(struct tc_host *host, struct tc_task *task)
+{
+    struct clone_args args;
+    uint64_t mask;
+    atomic_fetch_add(&task->references, 2); /* the host's, and that of the list of the finished */
+    atomic_store(&task->alive, 1);
+    lend(host, task, &args);
+    args.flags |= CLONE_SETTLS | CLONE_CHILD_CLEARTID;
+    args.tls = (uint64_t)(uintptr_t)host->tls;
+    args.child_tid = (uint64_t)(uintptr_t)&host->word;
+    atomic_store(&host->word, TC_LENT);
+    tc_block_signals(&mask);
+    task->spec.sigmask = mask;
+    long tid = tc_clone3(&args, sizeof args, child_main, task);
+    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
+    if (tid > 0) {
+        tc_task_publish(task, TC_STARTED);
+        return;
+    }
+    refuse(task, TC_STEP_CLONE3, tid);
+    tc_host_give_back(host);
+    tc_task_publish(task, TC_ENDED);
+    tc_task_release(task);
+    tc_task_release(task);
+}
+
+/* A new pid namespace wants a pidfd of the creator that somebody closes at the end: the host. */
+static int may_lend(const struct tc_task *task)
+{
+    return !task->in_place && !task->spec.exit_signal && !(task->spec.flags & CLONE_NEWPID) && !tc_current_task() &&
+           TC_SYS(SYS_gettid) == TC_SYS(SYS_getpid);
 }
 
 /* With the interpreter lock. 0, or -errno: no host could be had. */
 static int start(struct tc_task *task, size_t stack_size)
 {
     struct tc_host *host;
+    tc_settle_finished();
     tc_bury_dead();
     int err = tc_host_take(stack_size, &host);
     if (err) return err;
-    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &task->spec.sigmask, sizeof task->spec.sigmask);
     tc_task_list(task);
     host->task = task;
+    task->lent = may_lend(task);
+    if (task->lent) {
+        run_lent(host, task);
+        return 0;
+    }
+    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &task->spec.sigmask, sizeof task->spec.sigmask);
     if (task->in_place) {
         Py_BEGIN_ALLOW_THREADS;
         run_in_place(host, task);

@@ -36,8 +36,10 @@ struct tc_task {
     struct tc_host *host;
     struct tc_task *next, *previous;               /* list of those not ENDED */
     struct tc_task *grave;                         /* list of those that the creator may free */
+    struct tc_task *done_next;                     /* list of those that wait to be settled */
     _Atomic uint32_t state, waiters[TC_ENDED + 1]; /* waiters: by the state that they wait for */
-    _Atomic uint32_t alive; /* futex: 1 until the kernel has run mm_release() for a hosted task */
+    /* futex: 1 until the kernel has run mm_release() for a hosted task, or for a lent one whose body has ended */
+    _Atomic uint32_t alive;
     _Atomic uint32_t clean; /* the body ended and gave its thread state back */
     _Atomic int references; /* Python handles, host */
     pid_t pid;
@@ -45,9 +47,11 @@ struct tc_task {
     _Atomic int reaping; /* set before the call that takes the zombie: a pidfd opened while it is 0 is the task's */
     _Atomic int orphan;  /* no Python handle is left: the host closes it */
     int in_place, daemon;
-    int thread;        /* a thread: pid is its thread id */
-    uint64_t unshare;  /* what a thread has of its own */
-    _Atomic int rings; /* pidfd is an eventfd, which the thread writes to at its end (before Linux 6.9) */
+    int lent;             /* started by the caller itself, on the TLS of a host that sleeps meanwhile */
+    _Atomic int finished; /* on its way to the list of those that wait to be settled */
+    int thread;           /* a thread: pid is its thread id */
+    uint64_t unshare;     /* what a thread has of its own */
+    _Atomic int rings;    /* pidfd is an eventfd, which the thread writes to at its end (before Linux 6.9) */
     /* known_place: ended by us where it can hold no lock of libc or the interpreter */
     _Atomic int known_place, killed;
     struct tc_status status;
@@ -64,8 +68,12 @@ struct tc_task {
     PyObject *entry; /* what threading.enumerate() shows for a thread */
 };
 
-/* Values of tc_host.word, a futex word. */
-enum { TC_PARKED, TC_BUSY, TC_GO, TC_RECOVER, TC_QUIT };
+/* Values of tc_host.word, a futex word.
+ *
+ * LENT: the TLS is a task's that another thread has started. The kernel clears the word when such a task dies or calls
+ * execve (CLONE_CHILD_CLEARTID), and so wakes the host; a task whose body has ended points the kernel elsewhere first,
+ * and the host sleeps on. Whoever turns LENT into BUSY owns the host. */
+enum { TC_GONE, TC_PARKED, TC_BUSY, TC_LENT, TC_SETTLE, TC_GO, TC_RECOVER, TC_QUIT };
 
 struct tc_host {
     _Atomic uint32_t word, ready;
@@ -127,6 +135,18 @@ void tc_task_publish(struct tc_task *task, uint32_t state);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
 void tc_tasks_after_fork(void);
+
+/* settle.c */
+void tc_task_finish(struct tc_task *task); /* by a lent task, at its clean end: system calls and atomics only */
+/* Takes the zombie of a lent task whose body has ended, and gives its host back. True when the task is ENDED. */
+int tc_settle(struct tc_task *task);
+void tc_settle_finished(void); /* all that can be settled without waiting */
+/* Waits for the end of a lent task whose body has ended: the zombie comes a moment after the outcome. */
+void tc_settle_soon(struct tc_task *task);
+void tc_settle_after_fork(void);
+void tc_take_status(struct tc_task *task); /* waits for its end */
+
+/* record.c: forks, locks */
 void tc_spin_lock(_Atomic uint32_t *lock);
 void tc_spin_unlock(_Atomic uint32_t *lock);
 
