@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from creator import run
 from proc import in_call, pipe, state_of, until
 from taskclone import PROCESS, SHARED, THREAD, CloneFlags, Task, TaskDied, TaskTerminated, call, clone
 
@@ -338,3 +339,27 @@ def test_a_buffered_files_write_is_not_killed() -> None:
     file.close()  # its lock is free
     drainer.join(10)
     os.close(read_end)
+
+
+def test_an_end_that_comes_too_late_leaves_nothing_set_for_the_eval_loop() -> None:
+    """On 3.11 a traced thread went round for ever after an asynchronous exception that had never risen."""
+    code, out, err = run("""
+import threading
+for _ in range(3):
+    task = clone(time.sleep, 60, flags=SHARED)
+    task.tid
+    time.sleep(0.05)
+    task.kill()
+    try:
+        task.result()
+    except TaskDied:
+        pass
+def hook(frame, event, arg): pass
+threading.settrace(hook)
+threading.setprofile(hook)
+thread = threading.Thread(target=lambda: None, daemon=True)
+thread.start()
+thread.join(5)
+say(thread.is_alive())
+""")
+    assert (code, out) == (0, "False\n"), err

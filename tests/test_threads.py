@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -234,3 +235,77 @@ def test_a_signal_goes_to_the_thread() -> None:
             task.send_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, old)
+
+
+# ---- what a thread with something of its own may not do -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [F.VM | F.FILES, THREAD], ids=["SHARED", "THREAD"])
+def test_a_thread_with_its_own_directory_starts_nothing_that_would_inherit_it(flags: F, tmp_path: Path) -> None:
+    def body() -> None:
+        os.chdir(tmp_path)
+        call(os.getcwd, flags=flags)
+
+    with pytest.raises((UnsupportedOperation, RuntimeError), match="of its own"):
+        call(body, flags=THREAD & ~F.FS)
+    assert call(os.getcwd, flags=flags) == os.getcwd()
+
+
+@pytest.mark.filterwarnings("ignore:process .* has other threads:DeprecationWarning")
+def test_a_thread_with_its_own_files_starts_no_child() -> None:
+    for body in (lambda: call(int), lambda: call(["true"])):
+        with pytest.raises(UnsupportedOperation, match="file table of its own"):
+            call(body, flags=THREAD & ~F.FILES)
+
+
+def test_a_descriptor_of_the_creator_is_not_closed_by_a_thread_with_its_own_files() -> None:
+    with held(THREAD & ~F.FILES) as task:
+        fd = task.fileno()
+        del task
+    until(lambda: not os.path.exists(f"/proc/self/fd/{fd}"), "the creator's own thread closes it")
+
+
+def test_multiprocessing_forks_in_a_body() -> None:
+    import multiprocessing
+
+    def body() -> int | None:
+        process = multiprocessing.get_context("fork").Process(target=int)
+        process.start()
+        process.join(10)
+        return process.exitcode
+
+    assert call(body, flags=THREAD) == 0
+
+
+def test_a_copy_made_beside_a_thread_is_warned_of() -> None:
+    with held(THREAD), pytest.warns(DeprecationWarning, match="other threads"):
+        call(int)
+
+
+def test_current_thread_has_its_ids_from_the_first_instruction() -> None:
+    def ids() -> tuple[int | None, int | None]:
+        me = threading.current_thread()
+        return me.ident, me.native_id
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        seen = [call(ids, flags=THREAD) for _ in range(500)]
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(ident and native for ident, native in seen)
+
+
+def test_a_thread_that_is_started_too_late_is_refused() -> None:
+    script = """
+import atexit
+def late():
+    try:
+        clone(print, "lost", flags=THREAD).wait(5)
+    except UnsupportedOperation:
+        print("refused")
+atexit.register(late)  # before taskclone's own, so it runs after them
+from taskclone import *
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr

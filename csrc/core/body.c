@@ -76,7 +76,10 @@ void tc_run_body(struct tc_task *task)
     if (PyErr_Occurred()) task->exception = tc_take_exception();
     if (task->exception) task->exit_code = exit_code_of(task->exception);
     /* An end that was asked for too late would rise in a destructor below. */
-    if (task->interrupted) PyThreadState_SetAsyncExc(task->ident, NULL);
+    if (task->interrupted) {
+        PyThreadState_SetAsyncExc(task->ident, NULL);
+        tc_settle_async(task->cancel);
+    }
     task->ts = NULL; /* with the lock held: no end is asked of this state from here on */
     if (key) leave(key);
     Py_XDECREF(key);

@@ -182,9 +182,9 @@ void tc_child_close(struct tc_child *self)
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
 {
     (void)unused;
-    if (self->owner && self->owner != getpid())
-        tc_child_close(self); /* our copy of the descriptor, in the child of a fork */
-    else if (self->owner)
+    if (self->owner && self->owner != getpid() && !tc_current_task())
+        tc_child_close(self);                   /* our copy of the descriptor, in the child of a fork */
+    else if (self->owner && !tc_current_task()) /* in a task: it is no child of ours */
         reap(self);
     Py_RETURN_NONE;
 }
@@ -201,6 +201,10 @@ void tc_child_dealloc(PyObject *object)
 
 PyObject *tc_child_new(PyTypeObject *type, int daemon)
 {
+    if (tc_private_files)
+        return tc_raise_named("UnsupportedOperation",
+                              "this thread has a file table of its own, in which the descriptor of a child would be no "
+                              "other thread's: start it from another thread");
     struct tc_child *self = (struct tc_child *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->pidfd = -1;

@@ -233,5 +233,6 @@ void tc_post_mortem(struct tc_task *task)
     task->stack = tc_state_stack(ts);
     if (!task->stack) PyErr_WriteUnraisable(NULL);
     if (!task->malloc_stuck) tc_abandon_state(ts);
+    if (task->interrupted) tc_settle_async(task->cancel);
     PyErr_Restore(type, value, traceback);
 }

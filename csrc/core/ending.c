@@ -125,7 +125,9 @@ static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, in
     *place = (struct place){.nr = -2};
     tc_spin_lock(&stop_lock);
     enum verdict verdict = GONE;
-    if (tc_task_signal(task, SIGSTOP) == 0) {
+    long err = tc_task_signal(task, SIGSTOP);
+    if (err && err != -ESRCH) verdict = UNSTOPPED; /* no descriptor to be had, say, in a task */
+    if (!err) {
         int stopped = await_stop(pid);
         verdict = stopped < 0 ? UNSTOPPED : GONE;
         if (stopped > 0) {
@@ -135,9 +137,10 @@ static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, in
         if (verdict == KILLED) {
             atomic_store(&task->known_place, 1);
             atomic_store(&task->killed, 1);
-            tc_task_signal(task, SIGKILL);
-        } else
-            tc_task_signal(task, SIGCONT);
+        }
+        /* It must not stay stopped: what stops it may want a descriptor, and get one in a moment. */
+        while ((err = tc_task_signal(task, verdict == KILLED ? SIGKILL : SIGCONT)) && err != -ESRCH)
+            TC_SYS(SYS_sched_yield);
     }
     tc_spin_unlock(&stop_lock);
     if (verdict == KILLED && place->nr == SYS_futex) {

@@ -126,8 +126,11 @@ static PyObject *shared_started(SharedObject *self, PyObject *unused)
     if (wait_for(self, TC_STARTED, Py_None) < 0) return NULL;
     int err;
     enum tc_step step = tc_report_failed(&self->task->report, &err);
-    if (step) return tc_raise_step(step, err);
-    return PyLong_FromLong(self->task->pid);
+    if (!step) return PyLong_FromLong(self->task->pid);
+    Py_CLEAR(self->task->fn); /* no body will */
+    Py_CLEAR(self->task->args);
+    Py_CLEAR(self->task->kwargs);
+    return tc_raise_step(step, err);
 }
 
 /* ---- what is known ---------------------------------------------------------------------------------------------- */
@@ -135,7 +138,8 @@ static PyObject *shared_started(SharedObject *self, PyObject *unused)
 static PyObject *shared_state(SharedObject *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromUnsignedLong(atomic_load(&self->task->state));
+    /* In the child of a fork: the parent's, of which nothing more will be heard here. */
+    return PyLong_FromUnsignedLong(self->generation == generation ? atomic_load(&self->task->state) : TC_ENDED);
 }
 
 /* outcome() -> (kind, object, exit code) with kind "value", "exception" or "died"; only from DONE on. */
@@ -228,6 +232,10 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
     int fd = atomic_load(&task->pidfd), none = -1, rings = 0;
     const char *call = "pidfd_open";
     if (fd < 0) fd = tc_open_pidfd(task);
+    if (fd == -EINVAL && task->thread && task->unshare & CLONE_FILES)
+        return tc_raise_named("UnsupportedOperation",
+                              "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
+                              "cannot ring an eventfd of the creator");
     if (fd == -EINVAL && task->thread) {
         call = "eventfd2";
         fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -313,15 +321,23 @@ int tc_shared_ready(PyObject *module)
 PyObject *tc_shared_live(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
+    struct tc_task **all = tc_task_all();
+    if (!all) return PyErr_NoMemory();
     PyObject *list = PyList_New(0);
-    struct tc_task *task = NULL;
-    while (list && (task = tc_task_after(task))) {
-        PyObject *handle = tc_handle_for(task);
+    for (struct tc_task **at = all; list && *at; at++) {
+        PyObject *handle = tc_handle_for(*at);
         if (!handle || PyList_Append(list, handle) < 0) Py_CLEAR(list);
         Py_XDECREF(handle);
-        if (!list) tc_task_release(task);
     }
+    tc_task_all_done(all);
     return list;
+}
+
+/* threads_running() -> how many tasks are threads */
+PyObject *tc_threads_running(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromLong(atomic_load(&tc_counters.threads));
 }
 
 PyObject *tc_shared_stats(PyObject *module, PyObject *unused)

@@ -277,14 +277,15 @@ static void await_end(pid_t tid)
 static void await_done_tasks(void)
 {
     struct timespec pause = {0, 1000000};
-    struct tc_task *task = NULL;
     int tries = 50;
     tc_settle_finished();
-    while ((task = tc_task_after(task)))
-        for (; tries && atomic_load(&task->state) == TC_DONE; tries--) {
-            if (task->lent) tc_settle_soon(task);
-            tc_task_wait(task, TC_DONE, TC_ENDED, &pause);
+    struct tc_task **all = tc_task_all();
+    for (struct tc_task **at = all; at && *at; at++)
+        for (; tries && atomic_load(&(*at)->state) == TC_DONE; tries--) {
+            if ((*at)->lent) tc_settle_soon(*at);
+            tc_task_wait(*at, TC_DONE, TC_ENDED, &pause);
         }
+    tc_task_all_done(all);
 }
 
 /* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */
@@ -305,7 +306,8 @@ PyObject *tc_before_fork(PyObject *module, PyObject *unused)
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    if (tc_keep_hosts || tc_current_task()) Py_RETURN_NONE; /* they are the creator's */
+    /* They are the creator's; and a thread with something of its own could not make the keeper anew. */
+    if (tc_keep_hosts || tc_current_task() || tc_private) Py_RETURN_NONE;
     tc_settle_finished();
     pid_t gone[MAX_IDLE + 1];
     int n = 0;
@@ -347,8 +349,9 @@ static void in_forked_child(void)
     tc_keeper_after_fork();
     tc_looks_after_fork();
     if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
-    tc_counters.hosts = tc_counters.idle = 0;
+    tc_counters.hosts = tc_counters.idle = tc_counters.threads = 0;
     tc_current = NULL;
+    tc_private = tc_private_files = 0; /* what this thread has of its own is the whole process's here */
     tc_tasks_after_fork();
     if (task) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &task->fork_mask, 0, sizeof task->fork_mask);
 }

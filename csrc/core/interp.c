@@ -100,6 +100,29 @@ int tc_has_state(unsigned long native_id)
     return 0;
 }
 
+void tc_settle_async(PyObject *exception)
+{
+#if PY_VERSION_HEX < 0x030d0000
+    static PyObject *nothing;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (!nothing) {
+        PyObject *globals = PyDict_New();
+        nothing = globals ? PyRun_String("lambda: None", Py_eval_input, globals, globals) : NULL;
+        Py_XDECREF(globals);
+    }
+    /* One of somebody else's, which is on its way to us, does the same. */
+    if (nothing && !PyThreadState_Get()->async_exc) {
+        PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), exception);
+        PyObject *result = PyObject_CallNoArgs(nothing); /* it rises at the first instruction */
+        Py_XDECREF(result);
+    }
+    PyErr_Restore(type, value, traceback);
+#else
+    (void)exception; /* each thread state has a note of its own */
+#endif
+}
+
 PyObject *tc_take_exception(void)
 {
 #if PY_VERSION_HEX >= 0x030c0000

@@ -22,6 +22,10 @@ void tc_abandon_state(PyThreadState *state);
  * to a fresh state before its first frame, and taken back after its last. With the interpreter lock. */
 void tc_lend_chunk(PyThreadState *state);
 void tc_take_chunk(PyThreadState *state);
+/* After an asynchronous exception that was set and never rose: takes back the interpreter's note that there is one,
+ * which 3.11 and 3.12 keep until some thread has had one. With it every thread leaves the fast path of the eval loop
+ * for good, and on 3.11 a traced one goes round for ever. Keeps the exception that is set. */
+void tc_settle_async(PyObject *exception);
 /* True when the kernel's thread id belongs to a thread state. */
 int tc_has_state(unsigned long native_id);
 /* The exception that is set, normalized and with its traceback; the indicator is cleared. */

@@ -132,11 +132,13 @@ void tc_keeper_after_fork(void)
 PyObject *tc_after_fork(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    if (tc_keep_hosts || tc_current_task()) Py_RETURN_NONE;
-    struct tc_task *task = tc_task_after(NULL);
-    while (task && task->thread) task = tc_task_after(task);
-    if (!task) Py_RETURN_NONE;
-    tc_task_release(task);
+    if (tc_keep_hosts || tc_current_task() || tc_private) Py_RETURN_NONE;
+    struct tc_task **all = tc_task_all(), **at = all;
+    if (!all) return PyErr_NoMemory();
+    while (*at && (*at)->thread) at++;
+    int needed = *at != NULL;
+    tc_task_all_done(all);
+    if (!needed) Py_RETURN_NONE;
     int err = tc_keeper_ensure();
     if (err) return tc_raise(-err, "pthread_create");
     Py_RETURN_NONE;

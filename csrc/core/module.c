@@ -1,6 +1,7 @@
 /* taskclone._core: the method table and the init, nothing else. */
 #include "children.h"
 #include "copied.h"
+#include "interp.h"
 #include "kcmp.h"
 #include "route_bare.h"
 #include "route_copied.h"
@@ -25,6 +26,7 @@ static PyMethodDef methods[] = {
     {"shared_live", tc_shared_live, METH_NOARGS, "handles of the tasks that have not ended"},
     {"shared_start", tc_shared_start, METH_VARARGS, "shared_start(...) -> Shared"},
     {"shared_stats", tc_shared_stats, METH_NOARGS, "counts of hosts and of what deaths left behind"},
+    {"threads_running", tc_threads_running, METH_NOARGS, "how many tasks are threads"},
     {"thread_start", tc_thread_start, METH_VARARGS, "thread_start(...) -> Shared"},
     {"thread_known", tc_thread_known, METH_O, "True when a kernel thread id has a thread state"},
     {0},
@@ -35,6 +37,10 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__core(void)
 {
+    if (!tc_main_interpreter()) {
+        PyErr_SetString(PyExc_ImportError, "taskclone can be imported by the main interpreter only");
+        return NULL;
+    }
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     if (tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 || tc_shared_ready(module) < 0 ||

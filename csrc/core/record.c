@@ -10,7 +10,7 @@
 
 static _Atomic uint32_t list_lock, grave_lock;
 static struct tc_task *living, *graveyard;
-__thread char tc_private_files;
+__thread char tc_private, tc_private_files;
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* Linux 6.9 */
@@ -56,15 +56,31 @@ void tc_task_unlist(struct tc_task *task)
     tc_spin_unlock(&list_lock);
 }
 
-struct tc_task *tc_task_after(struct tc_task *task)
+struct tc_task **tc_task_all(void)
 {
-    tc_spin_lock(&list_lock);
-    /* One that has been unlisted meanwhile leads nowhere: its followers are missed, they end by themselves. */
-    struct tc_task *next = task ? task->next : living;
-    if (next) atomic_fetch_add(&next->references, 1);
-    tc_spin_unlock(&list_lock);
-    if (task) tc_task_release(task);
-    return next;
+    size_t room = 16;
+    for (;;) {
+        struct tc_task **all = calloc(room + 1, sizeof *all); /* not under the lock, which a task may wait for */
+        if (!all) return NULL;
+        size_t n = 0;
+        tc_spin_lock(&list_lock);
+        for (struct tc_task *task = living; task; task = task->next, n++)
+            if (n < room) all[n] = task;
+        if (n <= room) {
+            for (size_t i = 0; i < n; i++) atomic_fetch_add(&all[i]->references, 1);
+            tc_spin_unlock(&list_lock);
+            return all;
+        }
+        tc_spin_unlock(&list_lock);
+        free(all);
+        room = 2 * n;
+    }
+}
+
+void tc_task_all_done(struct tc_task **all)
+{
+    for (struct tc_task **at = all; at && *at; at++) tc_task_release(*at);
+    free(all);
 }
 
 struct tc_task *tc_task_first_end_request(void)
@@ -89,7 +105,8 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
             tc_futex_wake(&task->state);
             break;
         }
-    if (state == TC_ENDED && atomic_load(&task->orphan)) tc_task_close(task);
+    /* Where the descriptor is another table's, the burial closes it. */
+    if (state == TC_ENDED && atomic_load(&task->orphan) && tc_own_files()) tc_task_close(task);
 }
 
 long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout)
@@ -112,7 +129,7 @@ void tc_task_release(struct tc_task *task)
 
 void tc_bury_dead(void)
 {
-    if (!graveyard || tc_current_task()) return;
+    if (!graveyard || tc_current_task() || tc_private_files) return;
     tc_spin_lock(&grave_lock);
     struct tc_task *task = graveyard;
     graveyard = NULL;
@@ -162,26 +179,56 @@ void tc_task_close(struct tc_task *task)
     TC_SYS(SYS_close, pidfd);
 }
 
-/* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
+/* Nobody reaps a held task, so its id is its own. False: it has been reaped. Not in a task: one that is killed here
+ * would hold it for ever. With an exit signal others may reap at any time. */
+static int hold(struct tc_task *task)
+{
+    for (;;) {
+        atomic_fetch_add(&task->holds, 1);
+        if (!atomic_load(&task->reaping)) return 1;
+        atomic_fetch_sub(&task->holds, 1);
+        if (atomic_load(&task->state) == TC_ENDED) return 0;
+        TC_SYS(SYS_sched_yield); /* for two system calls of the host at most */
+    }
+}
+
+static void let_go(struct tc_task *task) { atomic_fetch_sub(&task->holds, 1); }
+
+void tc_task_reaping(struct tc_task *task)
+{
+    atomic_store(&task->reaping, 1);
+    while (atomic_load(&task->holds)) TC_SYS(SYS_sched_yield);
+}
+
 int tc_open_pidfd(struct tc_task *task)
 {
+    int by_id = !tc_current_task();
+    if (by_id && !hold(task)) return -ESRCH;
     int pidfd = (int)TC_SYS(SYS_pidfd_open, task->pid, task->thread ? PIDFD_THREAD : 0);
-    /* The flag stands for two system calls of the host at most: then the task has ended, or it runs on. */
-    while (atomic_load(&task->reaping) && atomic_load(&task->state) < TC_ENDED) TC_SYS(SYS_sched_yield);
-    if (pidfd < 0 || !atomic_load(&task->reaping)) return pidfd;
+    if (by_id) let_go(task);
+    if (pidfd < 0 || by_id || !atomic_load(&task->reaping)) return pidfd;
     TC_SYS(SYS_close, pidfd); /* the number may be another process's by now */
     return -ESRCH;
 }
 
+static long signal_by_id(struct tc_task *task, int sig)
+{
+    if (!hold(task)) return -ESRCH;
+    long group = TC_SYS(SYS_getpid);
+    long err = task->thread ? TC_SYS(SYS_tgkill, group, task->pid, sig) : TC_SYS(SYS_kill, task->pid, sig);
+    let_go(task);
+    return err;
+}
+
 long tc_task_signal(struct tc_task *task, int sig)
 {
-    int kept = tc_own_files() ? atomic_load(&task->pidfd) : -1, pidfd = kept >= 0 ? kept : tc_open_pidfd(task);
-    if (pidfd == -EINVAL && task->thread) {
-        long group = TC_SYS(SYS_getpid);
-        return TC_SYS(SYS_tgkill, group, task->pid, sig);
-    }
+    int kept = tc_own_files() ? atomic_load(&task->pidfd) : -1;
+    if (kept >= 0 && !atomic_load(&task->rings)) return TC_SYS(SYS_pidfd_send_signal, kept, sig, 0, 0);
+    /* By id: an end must not want a descriptor, when there may be none left. */
+    if (!tc_current_task() && !task->spec.exit_signal) return signal_by_id(task, sig);
+    int pidfd = tc_open_pidfd(task);
     if (pidfd < 0) return pidfd;
     long err = TC_SYS(SYS_pidfd_send_signal, pidfd, sig, 0, 0);
-    if (kept < 0) TC_SYS(SYS_close, pidfd);
+    TC_SYS(SYS_close, pidfd);
     return err;
 }

@@ -201,6 +201,11 @@ static int may_start(void)
     else if (tc_current_task() && !tc_own_files())
         tc_raise_named("UnsupportedOperation", "a task without CLONE_FILES cannot start tasks that share memory: their "
                                                "descriptors would be made in the creator's file table");
+    else if (tc_private)
+        tc_raise_named(
+            "UnsupportedOperation",
+            "this thread has files, a directory or namespaces of its own: a host that is made here would have "
+            "them too, and lend them to other tasks. Start it from another thread");
     else if (atomic_load(&tc_counters.malloc_deaths) >= tc_malloc_limit())
         tc_raise_named("UnsupportedOperation",
                        "%d tasks died inside malloc, and each keeps an arena of it locked: no more tasks that share "

@@ -20,6 +20,7 @@ static void *thread_main(void *argument)
     if (err)
         tc_report_failure(&task->report, TC_STEP_UNSHARE, -err);
     else {
+        tc_private = task->unshare != 0;
         tc_private_files = (task->unshare & CLONE_FILES) != 0;
         tc_step_name_task(&task->spec); /* cannot fail: the address is good */
         tc_task_publish(task, TC_STARTED);
@@ -30,7 +31,8 @@ static void *thread_main(void *argument)
         PyGILState_Release(lock);
     }
     atomic_store(&task->clean, 1);
-    atomic_store(&task->reaping, 1); /* from here on the thread id may be another's any moment */
+    tc_task_reaping(task); /* from here on the thread id may be another's any moment */
+    atomic_fetch_sub(&tc_counters.threads, 1);
     tc_task_publish(task, TC_DONE);
     /* Whoever makes and marks it looks at the state then: one of us two rings. Before ENDED, when it may be closed. */
     if (atomic_load(&task->rings)) tc_ring(atomic_load(&task->pidfd));
@@ -70,7 +72,7 @@ PyObject *tc_thread_start(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO!OKnO&OpO:thread_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &unshare_flags,
                           &stack_size, tc_bytes_or_none, &name, &cancel, &daemon, &entry))
         return NULL;
-    if (tc_current_task()) return tc_refuse_thread();
+    if (tc_guard_threads() < 0 || !tc_may_start_thread()) return NULL;
     if (!tc_main_interpreter())
         return tc_raise_named("UnsupportedOperation", "threads can be started by the main interpreter only");
     tc_bury_dead();
@@ -90,10 +92,17 @@ PyObject *tc_thread_start(PyObject *module, PyObject *args)
         tc_task_release(task);
         return NULL;
     }
+    if (PyObject_SetAttrString(entry, "core", handle) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
     tc_task_list(task);
+    atomic_fetch_add(&tc_counters.threads, 1);
     atomic_fetch_add(&task->references, 1); /* the thread's */
     int err = create(task, (size_t)stack_size);
     if (!err) return handle;
+    atomic_fetch_sub(&tc_counters.threads, 1);
+    Py_CLEAR(task->entry);
     tc_raise_step(TC_STEP_PTHREAD, err);
     tc_task_publish(task, TC_ENDED);
     tc_task_release(task);

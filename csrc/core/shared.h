@@ -44,8 +44,8 @@ struct tc_task {
     _Atomic int references; /* Python handles, host */
     pid_t pid;
     _Atomic int pidfd; /* -1 until somebody wants it, unless there is an exit signal; closed by whoever takes it out */
-    _Atomic int reaping; /* set before the call that takes the zombie: a pidfd opened while it is 0 is the task's */
-    _Atomic int orphan;  /* no Python handle is left: the host closes it */
+    _Atomic int reaping, holds; /* reaping waits until nobody holds; see tc_task_reaping() */
+    _Atomic int orphan;         /* no Python handle is left: the host closes it */
     int in_place, daemon;
     int lent;             /* started by the caller itself, on the TLS of a host that sleeps meanwhile */
     _Atomic int finished; /* on its way to the list of those that wait to be settled */
@@ -95,7 +95,7 @@ struct tc_host {
 enum { TC_RESERVE = 256 << 10 };
 
 struct tc_counters {
-    _Atomic int hosts, idle, retired, abandoned, malloc_deaths;
+    _Atomic int hosts, idle, retired, abandoned, malloc_deaths, threads;
 };
 extern struct tc_counters tc_counters;
 
@@ -129,8 +129,9 @@ struct tc_task *tc_task_new(PyObject *fn, PyObject *args, PyObject *kwargs, PyOb
 void tc_task_list(struct tc_task *task);
 void tc_task_unlist(struct tc_task *task);
 struct tc_task *tc_task_first_end_request(void); /* with a reference */
-/* The one listed behind `task` (NULL: the first), with a reference; gives the reference to `task` back. */
-struct tc_task *tc_task_after(struct tc_task *task);
+/* All that have not ended, each with a reference, NULL at the end; NULL: no memory. Given back as a whole. */
+struct tc_task **tc_task_all(void);
+void tc_task_all_done(struct tc_task **all);
 void tc_task_publish(struct tc_task *task, uint32_t state);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
@@ -154,7 +155,10 @@ int tc_own_files(void); /* the creator's descriptor numbers are ours too */
 /* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
 int tc_open_pidfd(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);
-extern __thread char tc_private_files __attribute__((tls_model("initial-exec"), visibility("hidden")));
+void tc_task_reaping(
+    struct tc_task *task); /* before the call that takes the zombie: its id is still its own until then */
+/* In a thread that has unshared something: its file table; anything. */
+extern __thread char tc_private, tc_private_files __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 /* route_shared.c */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task);
@@ -180,7 +184,7 @@ PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user)
 
 /* threads.c */
 int tc_guard_threads(void);
-PyObject *tc_refuse_thread(void);
+int tc_may_start_thread(void); /* else with an exception */
 struct tc_task *tc_current_task(void);
 
 /* handle.c */
@@ -196,6 +200,7 @@ PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
 PyObject *tc_handle_for(struct tc_task *task);
 PyObject *tc_shared_start(PyObject *module, PyObject *args);
 PyObject *tc_shared_live(PyObject *module, PyObject *unused);
+PyObject *tc_threads_running(PyObject *module, PyObject *unused);
 PyObject *tc_shared_stats(PyObject *module, PyObject *unused);
 PyObject *tc_in_task(PyObject *module, PyObject *unused);
 

@@ -14,13 +14,22 @@
 
 struct tc_task *tc_current_task(void) { return (struct tc_task *)tc_current; }
 
-PyObject *tc_refuse_thread(void)
+int tc_may_start_thread(void)
 {
-    PyErr_SetString(PyExc_RuntimeError,
-                    "this task shares its creator's memory and may not start threads: they would be killed with it, "
-                    "perhaps holding the interpreter lock. Start the task with flags=THREAD (threads stay the "
-                    "creator's) or flags=PROCESS");
-    return NULL;
+    if (tc_current_task())
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "this task shares its creator's memory and may not start threads: they would be killed with it, "
+            "perhaps holding the interpreter lock. Start the task with flags=THREAD (threads stay the "
+            "creator's) or flags=PROCESS");
+    else if (tc_private)
+        PyErr_SetString(
+            PyExc_RuntimeError,
+            "this thread has files, a directory or namespaces of its own, which a thread started here would "
+            "share without knowing: start it from another thread");
+    else
+        return 1;
+    return 0;
 }
 
 /* ---- the wrappers ----------------------------------------------------------------------------------------------- */
@@ -30,16 +39,16 @@ static PyCFunctionWithKeywords keyword_original;
 
 static PyObject *start_new_thread(PyObject *self, PyObject *args)
 {
-    return tc_current_task() ? tc_refuse_thread() : plain_original[0](self, args);
+    return tc_may_start_thread() ? plain_original[0](self, args) : NULL;
 }
 static PyObject *start_new(PyObject *self, PyObject *args)
 {
-    return tc_current_task() ? tc_refuse_thread() : plain_original[1](self, args);
+    return tc_may_start_thread() ? plain_original[1](self, args) : NULL;
 }
 /* 3.13 */
 static PyObject *start_joinable_thread(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    return tc_current_task() ? tc_refuse_thread() : keyword_original(self, args, kwargs);
+    return tc_may_start_thread() ? keyword_original(self, args, kwargs) : NULL;
 }
 
 static PyMethodDef *method_of(PyObject *module, const char *name, int flags)
@@ -54,7 +63,7 @@ static PyMethodDef *method_of(PyObject *module, const char *name, int flags)
     return method && method->ml_flags == flags ? method : NULL;
 }
 
-/* Once, when the first shared task starts. 0, or -1 with an exception: then no shared task may start. */
+/* Once, when the first shared task or thread starts. 0, or -1 with an exception: then none may start. */
 int tc_guard_threads(void)
 {
     static int done;

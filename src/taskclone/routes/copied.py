@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from taskclone._core import Copied, copied_hooks, copied_start, flush_streams
+from taskclone._core import Copied, copied_hooks, copied_start, flush_streams, threads_running
 from taskclone.errors import TaskTerminated
 from taskclone.flags import flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
@@ -68,7 +68,7 @@ class CopiedHandle(ChildHandle, Copied):
 
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
-    if _thread._count():  # besides the main thread
+    if _thread._count() or threads_running():  # besides the main thread
         _warn_of_threads()
     name = None if plan.name is None else os.fsencode(plan.name)
     return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)

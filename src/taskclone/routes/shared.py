@@ -204,7 +204,11 @@ class SharedHandle:
             "lock": "it waits for the interpreter lock",
             "unstopped": "it cannot be stopped (it sleeps uninterruptibly in the kernel)",
             "write": "it is in write(), and may hold the lock of a buffered file",
-        }.get(verdict, "it runs C code" if number < 0 else f"it is in system call {number}")
+        }.get(verdict, f"it is in system call {number}")
+        if number == -1:
+            where = "it runs C code"
+        elif number == -2 and verdict == "go_on":
+            where = f"/proc/{self.core.pid}/syscall cannot be read (no descriptor left, perhaps)"
         frame = sys._current_frames().get(self.core.ident)
         return where + (", called from\n" + "".join(traceback.format_stack(frame)).rstrip() if frame else "")
 

@@ -7,7 +7,9 @@ waits for it unless it is a daemon.
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -59,8 +61,9 @@ class TaskThread(threading.Thread):
     """The entry of a task in ``threading.enumerate()``. Thread's own constructor, which makes locks that nobody would
     use, is passed by; every public member is answered from the task."""
 
-    core: Shared | None = None
+    core: Shared | None = None  # set before it starts
     _daemonic = False
+    _forked: tuple[int, int] | None = None
 
     def __init__(self, name: str | None, daemon: bool) -> None:
         self._given = name
@@ -76,10 +79,14 @@ class TaskThread(threading.Thread):
 
     @property
     def ident(self) -> int | None:
+        if self._forked:
+            return self._forked[0]
         return (self.core.ident or None) if self.core else None
 
     @property
     def native_id(self) -> int | None:
+        if self._forked:
+            return self._forked[1]
         return (self.core.pid or None) if self.core else None
 
     @property
@@ -91,7 +98,7 @@ class TaskThread(threading.Thread):
         raise RuntimeError("cannot set daemon status of active thread")
 
     def is_alive(self) -> bool:
-        return self.core is None or self.core.state < ENDED
+        return bool(self._forked) or self.core is None or self.core.state < ENDED
 
     def join(self, timeout: float | None = None) -> None:
         if threading.current_thread() is self:
@@ -109,10 +116,23 @@ class TaskThread(threading.Thread):
         state = "started" if self.is_alive() else "stopped"
         return f"<TaskThread({self.name}, {state}{' daemon' if self._daemonic else ''} {self.ident})>"
 
-    # What threading does to the entries in the child of a fork: there are no locks of ours to make anew.
-    def _reset_internal_locks(self, is_alive: bool) -> None: ...
-    def _stop(self) -> None: ...
-    def _after_fork(self, new_ident: int | None = None) -> None: ...
+    # In the child of a fork that the body made, this entry is threading's main thread, and gets what it asks of one at
+    # the interpreter's exit. (3.11 and 3.12 call the first two, 3.13 the third.)
+
+    def _reset_internal_locks(self, is_alive: bool) -> None:
+        if is_alive:
+            self._is_stopped = False
+            self._tstate_lock = _thread._set_sentinel()  # type: ignore[attr-defined]
+            self._tstate_lock.acquire()
+            self._forked = threading.get_ident(), threading.get_native_id()
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+
+    def _after_fork(self, new_ident: int | None = None) -> None:
+        if new_ident is not None:
+            self._handle = threading._make_thread_handle(new_ident)  # type: ignore[attr-defined]
+            self._forked = new_ident, threading.get_native_id()
 
 
 # ---- the handle -----------------------------------------------------------------------------------------------------
@@ -212,6 +232,8 @@ _HARMLESS = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
+    if _ending:
+        raise UnsupportedOperation("the interpreter is ending: no thread can be started")
     bits, name = plan.bits, plan.name
     unshare = 0 if bits == _THREAD else _THREAD & ~bits & _OWN | bits & _NEW
     entry = TaskThread(name, plan.daemon)
@@ -226,7 +248,6 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
         plan.daemon,
         entry,
     )
-    entry.core = core
     if unshare:
         try:
             core.started()
@@ -239,6 +260,9 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
 # ---- the interpreter's exit -----------------------------------------------------------------------------------------
 
 
+_ending = False
+
+
 def wait_all() -> None:
     """Waits for the threads that are no daemons."""
     for core in _core.shared_live():
@@ -249,7 +273,9 @@ def wait_all() -> None:
 def end_all() -> None:
     """Asks daemons to end, and gives them a moment. One that does not end is left to the interpreter, which stops it
     where it asks for the lock the next time, as it does with every daemon thread."""
+    global _ending
     wait_all()  # what atexit functions have started
+    _ending = True
     deadline = time.monotonic() + GRACE
     daemons = [core for core in _core.shared_live() if core.thread]
     for core in daemons:
@@ -258,6 +284,7 @@ def end_all() -> None:
         core.wait(ENDED, max(0.0, deadline - time.monotonic()))
 
 
-# When the module threading waits for its own, so before any atexit function.
-threading._register_atexit(wait_all)  # type: ignore[attr-defined]
+# When the module threading waits for its own, so before any atexit function. (Imported later still: end_all waits.)
+with contextlib.suppress(RuntimeError):
+    threading._register_atexit(wait_all)  # type: ignore[attr-defined]
 atexit.register(end_all)
