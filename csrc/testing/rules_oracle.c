@@ -1,4 +1,6 @@
-/* rules_oracle: asks the running kernel which sets of flags it takes; the tests hold taskclone.rules against it.
+/* rules_oracle [ID]: asks the running kernel which sets of flags it takes; the tests hold taskclone.rules against it.
+ *
+ * With ID it first becomes that user and group for good; exit status 3: it cannot (the id is not mapped here).
  *
  * Standard input, one question a line:   CALL FLAGS EXIT_SIGNAL [SITUATION]
  *     CALL       clone, clone3 or unshare          FLAGS, EXIT_SIGNAL   numbers as strtoull reads them
@@ -11,15 +13,17 @@
  * Standard output: for each question the errno, 0 when the kernel took it, -1 when the situation could not be had.
  *
  * Conventions. The group of CLONE_INTO_CGROUP is a descriptor that is not open, so EBADF says that no rule about flags
- * stood against it (the kernel looks at the group last). Signals that cannot be blocked (9, 19) are no exit signals to
- * ask for: they hit the caller. EAGAIN, ENOMEM and ENOSPC are asked again for a while: namespaces go away slowly.
+ * stood against it (the kernel looks at the group last). EAGAIN, ENOMEM and ENOSPC are asked again for a while:
+ * namespaces go away slowly.
  *
  * Each question is put by a process of its own, so that nothing one of them does (a namespace, a sibling, a dead
  * thread) is there for the next. A new task never returns from the system call into C: it exits in the assembly that
- * made it and touches no stack, so sharing memory with the caller is harmless. All are reaped.
+ * made it and touches no stack, so sharing memory with the caller is harmless. All are reaped: this program is the
+ * subreaper of whatever loses its parent.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <grp.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -181,6 +185,16 @@ static void put(const struct question *q, volatile int *answer)
     reap_all();
 }
 
+/* An exit signal that cannot be blocked hits the process that asked, perhaps before it has noted the answer: being hit
+ * is the answer then. */
+static void see_to_its_end(pid_t process, const struct question *q, volatile int *answer)
+{
+    int status;
+
+    while (waitpid(process, &status, __WALL | WUNTRACED) == process && WIFSTOPPED(status)) kill(process, SIGCONT);
+    if (*answer == UNANSWERED && WIFSIGNALED(status) && q->exit_signal == SIGKILL) *answer = 0;
+}
+
 static int answer_to(const struct question *q, volatile int *answer)
 {
     *answer = UNANSWERED;
@@ -193,7 +207,7 @@ static int answer_to(const struct question *q, volatile int *answer)
         put(q, answer);
         _exit(0);
     }
-    waitpid(process, NULL, __WALL);
+    see_to_its_end(process, q, answer);
     reap_all(); /* CLONE_PARENT makes its tasks children of this process */
     return *answer;
 }
@@ -207,10 +221,12 @@ static int read_question(const char *line, struct question *q)
     if (strcmp(q->call, "clone") && strcmp(q->call, "clone3") && strcmp(q->call, "unshare")) return -1;
     q->flags = strtoull(flags, NULL, 0);
     q->exit_signal = strtoull(exit_signal, NULL, 0);
-    return q->exit_signal == SIGKILL || q->exit_signal == SIGSTOP ? -1 : 0;
+    return (q->exit_signal == SIGKILL || q->exit_signal == SIGSTOP) && strcmp(q->situation, "plain") ? -1 : 0;
 }
 
-int main(void)
+static int become(unsigned id) { return setgroups(0, NULL) || setresgid(id, id, id) || setresuid(id, id, id); }
+
+int main(int argc, char **argv)
 {
     volatile int *answer = mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int patience = PATIENCE;
@@ -219,6 +235,14 @@ int main(void)
 
     if (answer == MAP_FAILED) {
         perror("rules_oracle: mmap");
+        return 1;
+    }
+    if (argc > 1 && become((unsigned)strtoul(argv[1], NULL, 10))) {
+        perror("rules_oracle: other ids");
+        return 3;
+    }
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1)) {
+        perror("rules_oracle: subreaper");
         return 1;
     }
     while (fgets(line, sizeof line, stdin)) {
