@@ -98,6 +98,11 @@ EXAMPLES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("pidfd-pointer", errno.EFAULT, F.PIDFD, {"missing": ("pidfd",)}),
     ("cgroup-descriptor", errno.EBADF, F.INTO_CGROUP, {"missing": ("cgroup",)}),
     ("thread-into-cgroup", errno.EOPNOTSUPP, THREAD | F.INTO_CGROUP, {"other_domain": True}),
+    ("fs-setup", errno.EINVAL, F.FS, {"setup": {"umask"}}),
+    ("files-setup", errno.EINVAL, F.VM | F.FILES, {"setup": {"close_fds"}}),
+    ("sighand-setup", errno.EINVAL, F.VM | F.SIGHAND, {"setup": {"signals"}}),
+    ("thread-setup", errno.EINVAL, THREAD, {"setup": {"session"}}),
+    ("vm-setup", errno.EINVAL, F.VM, {"setup": {"memory"}}),
 ]
 
 
@@ -110,7 +115,7 @@ def test_a_broken_rule_is_a_flag_error_with_its_errno(
     assert (caught.value.rule, caught.value.errno) == (id, number)
     message = str(caught.value)
     assert "{" not in message
-    assert next(rule for rule in RULES if rule.id == id).text(F(flags)) in message
+    assert next(rule for rule in RULES if rule.id == id).text(F(flags), context.get("setup", ())) in message
 
 
 def test_every_rule_has_an_example() -> None:
