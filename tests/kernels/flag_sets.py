@@ -15,6 +15,7 @@ from taskclone.rules import Context, broken
 F = CloneFlags
 BITS = range(64)
 SIGNALS = range(256)
+LEGAL_SETS = 800
 CLONE_HAS_ROOM = 0xFFFF_FF00
 BASES = [PROCESS, F.VM, SHARED, F.VM | F.SIGHAND, F.VM | F.SIGHAND | F.THREAD, THREAD]
 
@@ -39,8 +40,13 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        self._legal = [self._make_legal() for _ in range(LEGAL_SETS)]
 
     def legal(self) -> int:
+        """Any of the legal sets that were made at the beginning: making one takes long."""
+        return self._random.choice(self._legal)
+
+    def _make_legal(self) -> int:
         """A base, and flags in random order as far as the rules let them join, up to a random number."""
         flags = self._random.choice(BASES)
         more = self._random.sample(list(F), self._random.randrange(len(F)))
@@ -51,8 +57,7 @@ class Generator:
 
     def single_neighbours(self, sets: int) -> Iterator[FlagSet]:
         """Legal sets, and each with every one of the 64 bits turned over."""
-        for _ in range(sets):
-            flags = self.legal()
+        for flags in self._random.sample(self._legal, sets):
             yield FlagSet(flags)
             yield from (FlagSet(flags ^ 1 << bit) for bit in BITS)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from taskclone.rules import Context, broken
 
 SOURCE = Path(__file__).parents[2] / "csrc" / "testing" / "rules_oracle.c"
 ORDINARY_USER = 65534
+TIMEOUT = 120
+"""Seconds that the oracle has; 45,000 questions take it 10 at most."""
 NO_SUCH_ID = 3
 """The oracle's exit status where it cannot become the ordinary user: in a user namespace without that id."""
 
@@ -82,12 +85,20 @@ class Oracle:
     def ask(self, questions: Sequence[Question]) -> list[int]:
         """The kernel's answers: errno, or 0. Each is put by a process of its own, and everything is reaped."""
         lines = [f"{q.call} {q.flags:#x} {q.exit_signal} {q.situation}\n" for q in questions]
-        done = subprocess.run(
-            self.command(), input="".join(lines), capture_output=True, text=True, timeout=120, start_new_session=True
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            self.command(), stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
-        assert (done.returncode, done.stderr) == (0, "")
-        answers = [int(line) for line in done.stdout.split()]
+        try:
+            out, err = process.communicate("".join(lines), timeout=TIMEOUT)
+        except BaseException:  # out of time, or Ctrl-C: its tasks are all of its group
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        assert process.returncode == 0, err
+        answers = [int(line) for line in out.split()]
         assert len(answers) == len(questions)
+        no_task_is_left_of(process.pid)
         return answers
 
     def rules_against(self, question: Question) -> list[Rule]:
@@ -99,6 +110,19 @@ class Oracle:
         (answer,) = self.ask([Question("clone3", CloneFlags.NEWUSER)])
         assert answer in (0, errno.EPERM, errno.ENOSPC, errno.EUSERS), os.strerror(answer)
         return answer == 0
+
+
+def no_task_is_left_of(leader: int) -> None:
+    """Fails when there is a task of the oracle's session, a dead one that nobody has reaped among them."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:  # ended meanwhile
+            continue
+        if int(text.rpartition(")")[2].split()[3]) == leader:
+            found.append(text)
+    assert not found, found
 
 
 def compile_oracle(folder: Path) -> Oracle:

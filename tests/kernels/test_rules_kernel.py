@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from pathlib import Path
 
 import pytest
-from kernel_oracle import Oracle, Question, hold_against
+from kernel_oracle import Oracle, Question, hold_against, no_task_is_left_of
 
 from taskclone.flags import THREAD, Call, CloneFlags
 
@@ -59,24 +58,18 @@ def test_clone_drops_the_upper_half_without_a_word(oracle: Oracle) -> None:
 
 
 def test_the_oracle_leaves_no_task_behind(oracle: Oracle) -> None:
+    """Not even after an exit signal that ends or stops who asked; ``ask`` looks for what is left."""
     sets = [0, F.VM, F.VM | F.VFORK, F.PARENT, F.PARENT | F.VM, THREAD, F.VM | F.SIGHAND]
-    lines = "".join(f"clone3 {int(flags):#x} 0\nunshare 0x200 0 {s}\n" for flags in sets for s in ("vm", "thread"))
-    process = subprocess.Popen(
-        oracle.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    answers, _ = process.communicate(lines, timeout=30)
-    assert answers.split() == ["0"] * (4 * len(sets))
-    assert _session_of(process.pid) == []
+    questions = [Question("clone3", int(flags)) for flags in sets]
+    questions += [Question("unshare", F.FS, 0, situation) for situation in ("vm", "sighand", "thread", "init")]
+    questions += [Question("clone3", flags, signal) for flags in (0, F.VM, F.VM | F.VFORK) for signal in (9, 19)]
+    questions += [Question("clone", int(flags), signal) for flags in (F.PARENT, THREAD) for signal in (9, 19)]
+    assert oracle.ask(questions) == [0] * len(questions)
 
 
-def _session_of(leader: int) -> list[str]:
-    """Tasks of a session, the dead ones that nobody has reaped among them (/proc/PID/stat, field 6)."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except OSError:  # ended meanwhile
-            continue
-        if int(text.rpartition(")")[2].split()[3]) == leader:
-            found.append(text)
-    return found
+def test_what_is_left_behind_is_seen() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as process:
+        with pytest.raises(AssertionError, match=r"\(cat\)"):
+            no_task_is_left_of(process.pid)
+        process.communicate()
+    no_task_is_left_of(process.pid)
