@@ -1,4 +1,4 @@
-"""The rules about flags against the running kernel: some 15,000 sets, each put to clone3, clone and unshare."""
+"""The rules about flags against the running kernel: some 16,000 sets, each put to clone3, clone and unshare."""
 
 from __future__ import annotations
 
