@@ -1,29 +1,21 @@
-"""The rules about flags: against the table, against their own examples, and against the running kernel.
-
-The kernel's part is played by csrc/testing/rules_oracle.c, compiled here: it really makes each call.
-"""
+"""The rules about flags: against the table and by example; tests/kernels holds them against the running kernel."""
 
 from __future__ import annotations
 
 import errno
 import itertools
 import os
-import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from taskclone.errors import FlagError
-from taskclone.flags import ROWS, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names, members
-from taskclone.rule import Argument, has_sys_admin, running_kernel
+from taskclone.flags import ROWS, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, members
+from taskclone.rule import has_sys_admin, running_kernel
 from taskclone.rules import RULES, Context, broken, missing_privilege, require_legal
 
 F = CloneFlags
 NEW = (7, 1)
-SOURCE = Path(__file__).parents[1] / "csrc" / "testing" / "rules_oracle.c"
 
 
 # --- the rules and the table ------------------------------------------------------------------------------------------
@@ -106,6 +98,11 @@ EXAMPLES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("pidfd-pointer", errno.EFAULT, F.PIDFD, {"missing": ("pidfd",)}),
     ("cgroup-descriptor", errno.EBADF, F.INTO_CGROUP, {"missing": ("cgroup",)}),
     ("thread-into-cgroup", errno.EOPNOTSUPP, THREAD | F.INTO_CGROUP, {"other_domain": True}),
+    ("fs-setup", errno.EINVAL, F.FS, {"setup": {"umask"}}),
+    ("files-setup", errno.EINVAL, F.VM | F.FILES, {"setup": {"close_fds"}}),
+    ("sighand-setup", errno.EINVAL, F.VM | F.SIGHAND, {"setup": {"signals"}}),
+    ("thread-setup", errno.EINVAL, THREAD, {"setup": {"session"}}),
+    ("vm-setup", errno.EINVAL, F.VM, {"setup": {"memory"}}),
 ]
 
 
@@ -118,7 +115,7 @@ def test_a_broken_rule_is_a_flag_error_with_its_errno(
     assert (caught.value.rule, caught.value.errno) == (id, number)
     message = str(caught.value)
     assert "{" not in message
-    assert next(rule for rule in RULES if rule.id == id).text(F(flags)) in message
+    assert next(rule for rule in RULES if rule.id == id).text(F(flags), context.get("setup", ())) in message
 
 
 def test_every_rule_has_an_example() -> None:
@@ -186,187 +183,3 @@ def test_the_running_kernel_is_the_default() -> None:
     release = os.uname().release
     assert release.startswith(".".join(map(str, running_kernel())))
     assert Context().kernel == running_kernel()
-
-
-# --- the running kernel as the oracle ---------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Question:
-    """One system call to try; the situations are those of rules_oracle.c."""
-
-    call: Call
-    flags: int
-    exit_signal: int = 0
-    situation: str = "plain"
-
-    def __str__(self) -> str:
-        return f"{self.call} {flag_names(self.flags)} exit_signal={self.exit_signal} {self.situation}"
-
-    def context(self) -> Context:
-        """The same for the rules. The oracle never has an open group, and enters a user namespace where it must."""
-        missing: list[Argument] = ["cgroup"]
-        missing += [name for name in get_args(Argument) if self.situation == f"no-{name}"]
-        return Context(
-            call=self.call,
-            privileged=has_sys_admin() or self.situation in ("unshared-pid", "unshared-time", "init"),
-            exit_signal=self.exit_signal,
-            threaded=self.situation == "thread",
-            shares_memory=self.situation in ("vm", "sighand"),
-            shares_handlers=self.situation == "sighand",
-            is_init=self.situation == "init",
-            unshared_pid=self.situation == "unshared-pid",
-            unshared_time=self.situation == "unshared-time",
-            missing=tuple(missing),
-        )
-
-    def expected(self) -> int:
-        """The errno by the rules, 0 when they let it pass; only for questions that the kernel can be asked."""
-        rules = broken(F(self.flags), self.context())
-        return rules[0].errno if rules else 0
-
-    def can_be_asked(self) -> bool:
-        """Not what clone(2) would misread without a word: there the kernel is no judge."""
-        return all(rule.kernel_refuses for rule in broken(F(self.flags), self.context()))
-
-
-@dataclass(frozen=True)
-class Oracle:
-    """The compiled program."""
-
-    program: Path
-
-    def ask(self, questions: Sequence[Question]) -> list[int]:
-        """The kernel's answers: errno, or 0. Each is put by a process of its own, and everything is reaped."""
-        lines = [f"{q.call} {q.flags:#x} {q.exit_signal} {q.situation}\n" for q in questions]
-        done = subprocess.run(
-            [self.program], input="".join(lines), capture_output=True, text=True, timeout=60, start_new_session=True
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        answers = [int(line) for line in done.stdout.split()]
-        assert len(answers) == len(questions)
-        return answers
-
-
-@pytest.fixture(scope="session")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
-    """Compiled once. A system-call filter is no kernel: where one hides clone3 or unshare there is nothing to ask."""
-    program = tmp_path_factory.mktemp("oracle") / "rules_oracle"
-    compiler = os.environ.get("CC", "cc").split()
-    flags = ["-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([*compiler, *flags, "-o", program, SOURCE], check=True)
-    oracle = Oracle(program)
-    filtered = [
-        str(question)
-        for question, answer in zip(GATE, oracle.ask(GATE), strict=True)
-        if answer in (errno.ENOSYS, errno.EPERM)
-    ]
-    if filtered:
-        pytest.skip(f"a filter answers for the kernel: {', '.join(filtered)}")
-    return oracle
-
-
-GATE = [Question("clone3", 0), Question("clone", 0, 17), Question("unshare", F.FS)]
-
-
-@pytest.fixture(scope="session")
-def user_namespaces(oracle: Oracle) -> bool:
-    """Whether this user may make user namespaces: sysctls and security modules decide, not the flags."""
-    (answer,) = oracle.ask([Question("clone3", F.NEWUSER)])
-    assert answer in (0, errno.EPERM, errno.ENOSPC, errno.EUSERS), os.strerror(answer)
-    return answer == 0
-
-
-SINGLES = [F(0), *F]
-PAIRS = [first | second for first, second in itertools.combinations(F, 2)]
-BASES = [F(0), F.VM, F.VM | F.SIGHAND, F.VM | F.SIGHAND | F.THREAD]
-MANY = list(dict.fromkeys(int(base | flags) for base in BASES for flags in SINGLES + PAIRS))
-
-
-def hold_against(oracle: Oracle, questions: Iterable[Question], user_namespaces: bool) -> None:
-    """Fails with every question to which kernel and rules give different answers."""
-    asked = []
-    networks = 40  # a network namespace takes long to go away
-    for question in questions:
-        legal = question.expected() in (0, errno.EBADF)
-        if not question.can_be_asked() or (question.flags & F.NEWUSER and legal and not user_namespaces):
-            continue
-        networks -= bool(legal and question.flags & F.NEWNET)
-        if not (legal and question.flags & F.NEWNET) or networks >= 0:
-            asked.append(question)
-    assert asked
-    wrong = [
-        f"{question}: kernel {errno.errorcode.get(answer, answer)}, rules {errno.errorcode.get(question.expected(), 0)}"
-        for question, answer in zip(asked, oracle.ask(asked), strict=True)
-        if answer != question.expected()
-    ]
-    assert wrong == []
-
-
-@pytest.mark.parametrize("call", ["clone3", "clone", "unshare"])
-def test_singles_and_pairs_on_four_bases(oracle: Oracle, user_namespaces: bool, call: Call) -> None:
-    hold_against(oracle, (Question(call, flags) for flags in MANY), user_namespaces)
-
-
-@pytest.mark.parametrize("call", ["clone3", "unshare"])
-def test_single_bits_named_or_not(oracle: Oracle, user_namespaces: bool, call: Call) -> None:
-    hold_against(oracle, (Question(call, 1 << bit) for bit in range(64)), user_namespaces)
-
-
-@pytest.mark.parametrize("call", ["clone3", "clone"])
-def test_exit_signals_with_every_flag(oracle: Oracle, user_namespaces: bool, call: Call) -> None:
-    signals = [1, 17, 64, 65, 127, 128, 255] + ([256, 1 << 31, 1 << 32] if call == "clone3" else [])
-    questions = (Question(call, int(flags), signal) for flags in SINGLES for signal in signals)
-    hold_against(oracle, questions, user_namespaces)
-
-
-@pytest.mark.parametrize("situation", ["unshared-pid", "unshared-time", "init"])
-def test_namespaces_that_the_caller_has_left_or_heads(oracle: Oracle, user_namespaces: bool, situation: str) -> None:
-    if not (has_sys_admin() or user_namespaces):
-        pytest.skip("this user may make no namespace to be in")
-    sets = [*SINGLES, F.VM | F.SIGHAND, F.VM | F.SIGHAND | F.THREAD]
-    # Without uid maps the oracle's own user namespace allows no second one, which is not a matter of flags.
-    calls: tuple[Call, ...] = ("clone3", "clone", "unshare")
-    questions = (Question(call, int(s), 0, situation) for call in calls for s in sets if not s & F.NEWUSER)
-    hold_against(oracle, questions, user_namespaces)
-
-
-@pytest.mark.parametrize("situation", ["thread", "vm", "sighand"])
-def test_unshare_where_something_is_shared(oracle: Oracle, user_namespaces: bool, situation: str) -> None:
-    questions = (Question("unshare", int(flags), 0, situation) for flags in SINGLES + PAIRS)
-    hold_against(oracle, questions, user_namespaces)
-
-
-@pytest.mark.parametrize("situation", ["no-stack", "no-stack_size", "no-pidfd"])
-def test_arguments_that_are_left_out(oracle: Oracle, user_namespaces: bool, situation: str) -> None:
-    questions = (Question("clone3", int(flags), 0, situation) for flags in SINGLES)
-    hold_against(oracle, questions, user_namespaces)
-
-
-def test_clone_drops_the_upper_half_without_a_word(oracle: Oracle) -> None:
-    """Why cannot-say-to-clone exists although the kernel never refuses: the flag is simply gone."""
-    wide = [Question("clone", 1 << bit) for bit in range(32, 64)]
-    assert oracle.ask(wide) == [0] * 32
-    assert all(not question.can_be_asked() for question in wide)
-
-
-def test_the_oracle_leaves_no_task_behind(oracle: Oracle) -> None:
-    sets = [0, F.VM, F.VM | F.VFORK, F.PARENT, F.PARENT | F.VM, THREAD, F.VM | F.SIGHAND]
-    lines = "".join(f"clone3 {int(flags):#x} 0\nunshare 0x200 0 {s}\n" for flags in sets for s in ("vm", "thread"))
-    process = subprocess.Popen(
-        [oracle.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    answers, _ = process.communicate(lines, timeout=30)
-    assert answers.split() == ["0"] * (4 * len(sets))
-    assert _session_of(process.pid) == []
-
-
-def _session_of(leader: int) -> list[str]:
-    """Tasks of a session, the dead ones that nobody has reaped among them (/proc/PID/stat, field 6)."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except OSError:  # ended meanwhile
-            continue
-        if int(text.rpartition(")")[2].split()[3]) == leader:
-            found.append(text)
-    return found

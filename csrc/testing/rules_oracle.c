@@ -1,4 +1,6 @@
-/* rules_oracle: asks the running kernel which sets of flags it takes; the tests hold taskclone.rules against it.
+/* rules_oracle [ID]: asks the running kernel which sets of flags it takes; the tests hold taskclone.rules against it.
+ *
+ * With ID it first becomes that user and group for good; exit status 3: it cannot (the id is not mapped here).
  *
  * Standard input, one question a line:   CALL FLAGS EXIT_SIGNAL [SITUATION]
  *     CALL       clone, clone3 or unshare          FLAGS, EXIT_SIGNAL   numbers as strtoull reads them
@@ -11,15 +13,16 @@
  * Standard output: for each question the errno, 0 when the kernel took it, -1 when the situation could not be had.
  *
  * Conventions. The group of CLONE_INTO_CGROUP is a descriptor that is not open, so EBADF says that no rule about flags
- * stood against it (the kernel looks at the group last). Signals that cannot be blocked (9, 19) are no exit signals to
- * ask for: they hit the caller. EAGAIN, ENOMEM and ENOSPC are asked again for a while: namespaces go away slowly.
+ * stood against it (the kernel looks at the group last). EAGAIN, ENOMEM and ENOSPC are asked again for a while.
  *
- * Each question is put by a process of its own, so that nothing one of them does (a namespace, a sibling, a dead
- * thread) is there for the next. A new task never returns from the system call into C: it exits in the assembly that
- * made it and touches no stack, so sharing memory with the caller is harmless. All are reaped.
+ * A process that gets anything done (a namespace, a sibling, a thread) puts no further question, so that nothing of it
+ * is there for the next. A new task never returns from the system call into C: it exits in the assembly that
+ * made it and touches no stack, so sharing memory with the caller is harmless. All are reaped: this program is the
+ * subreaper of whatever loses its parent.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <grp.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -44,6 +47,21 @@ struct question {
     unsigned long long exit_signal;
     char situation[32];
 };
+
+static struct question *questions;
+static size_t count;
+
+/* Shared with the processes that ask. */
+static struct run {
+    volatile size_t asking;
+    volatile int answers[];
+} *run;
+
+static void fail(const char *what, int status)
+{
+    fprintf(stderr, "rules_oracle: %s: %s\n", what, strerror(errno));
+    exit(status);
+}
 
 /* clone3's argument as of Linux 5.7; own, so that old headers will do. */
 struct args {
@@ -157,15 +175,11 @@ static int prepare(const struct question *q, pid_t *sharer)
 
 static void reap_all(void) { while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR); }
 
-/* The process that puts one question; the answer goes to shared memory before anything can end the process. */
+/* Puts one question; the answer goes to shared memory before anything can end the process. */
 static void put(const struct question *q, volatile int *answer)
 {
     pid_t sharer = 0;
-    sigset_t all;
 
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, NULL); /* exit signals */
     if (!strcmp(q->situation, "init")) {
         if (unshare_somehow(CLONE_NEWPID)) return;
         pid_t init = fork();
@@ -178,24 +192,61 @@ static void put(const struct question *q, volatile int *answer)
     long result = ask(q);
     *answer = result < 0 ? (int)-result : 0;
     if (sharer) kill(sharer, SIGKILL);
-    reap_all();
+    if (result >= 0 || sharer) reap_all();
 }
 
-static int answer_to(const struct question *q, volatile int *answer)
+/* Namespaces go away slowly. */
+static int is_shortage(int number) { return number == EAGAIN || number == ENOMEM || number == ENOSPC; }
+
+/* A process that puts questions from the one at run->asking on. It goes on after a refusal in a plain situation, which
+ * leaves the caller as it was; anything else is its last. */
+static void put_from_there(void)
 {
-    *answer = UNANSWERED;
-    pid_t process = fork();
-    if (process < 0) {
-        perror("rules_oracle: fork");
-        exit(1);
-    }
-    if (process == 0) {
+    uint64_t all = UINT64_MAX; /* exit signals; libc's own function would leave out 32 and 33 */
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, sizeof all);
+    for (;;) {
+        const struct question *q = questions + run->asking;
+        volatile int *answer = run->answers + run->asking;
+
         put(q, answer);
-        _exit(0);
+        if (*answer <= 0 || is_shortage(*answer) || strcmp(q->situation, "plain")) return;
+        if (run->asking + 1 == count) return;
+        run->asking++;
     }
-    waitpid(process, NULL, __WALL);
+}
+
+/* An exit signal that cannot be blocked hits the process that asked, perhaps before it has noted the answer: being hit
+ * is the answer then. */
+static void see_to_its_end(pid_t process)
+{
+    int status = 0;
+
+    while (waitpid(process, &status, __WALL | WUNTRACED) == process && WIFSTOPPED(status)) kill(process, SIGCONT);
+    volatile int *answer = run->answers + run->asking;
+    if (*answer == UNANSWERED && WIFSIGNALED(status) && questions[run->asking].exit_signal == SIGKILL) *answer = 0;
     reap_all(); /* CLONE_PARENT makes its tasks children of this process */
-    return *answer;
+}
+
+static void answer_all(void)
+{
+    int patience = PATIENCE;
+
+    while (run->asking < count) {
+        run->answers[run->asking] = UNANSWERED;
+        pid_t process = fork();
+        if (process < 0) fail("fork", 1);
+        if (process == 0) {
+            put_from_there();
+            _exit(0);
+        }
+        see_to_its_end(process);
+        if (is_shortage(run->answers[run->asking]) && patience-- > 0)
+            usleep(PAUSE_US);
+        else
+            run->asking++;
+    }
 }
 
 static int read_question(const char *line, struct question *q)
@@ -207,32 +258,39 @@ static int read_question(const char *line, struct question *q)
     if (strcmp(q->call, "clone") && strcmp(q->call, "clone3") && strcmp(q->call, "unshare")) return -1;
     q->flags = strtoull(flags, NULL, 0);
     q->exit_signal = strtoull(exit_signal, NULL, 0);
-    return q->exit_signal == SIGKILL || q->exit_signal == SIGSTOP ? -1 : 0;
+    return (q->exit_signal == SIGKILL || q->exit_signal == SIGSTOP) && strcmp(q->situation, "plain") ? -1 : 0;
 }
 
-int main(void)
-{
-    volatile int *answer = mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int patience = PATIENCE;
-    char line[128];
-    struct question q;
+static int become(unsigned id) { return setgroups(0, NULL) || setresgid(id, id, id) || setresuid(id, id, id); }
 
-    if (answer == MAP_FAILED) {
-        perror("rules_oracle: mmap");
-        return 1;
-    }
-    while (fgets(line, sizeof line, stdin)) {
-        if (read_question(line, &q)) {
+static void read_questions(void)
+{
+    size_t room = 0;
+    char line[128];
+
+    for (; fgets(line, sizeof line, stdin); count++) {
+        if (count == room) {
+            room = room ? 2 * room : 1024;
+            questions = realloc(questions, room * sizeof *questions);
+            if (!questions) fail("realloc", 1);
+        }
+        if (read_question(line, questions + count)) {
             fprintf(stderr, "rules_oracle: not a question: %s", line);
-            return 2;
+            exit(2);
         }
-        int number = answer_to(&q, answer);
-        while ((number == EAGAIN || number == ENOMEM || number == ENOSPC) && patience-- > 0) {
-            usleep(PAUSE_US);
-            number = answer_to(&q, answer);
-        }
-        printf("%d\n", number);
-        fflush(stdout); /* or every child would inherit, and might print, what is still in the buffer */
     }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && become((unsigned)strtoul(argv[1], NULL, 10))) fail("other ids", 3);
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1)) fail("subreaper", 1);
+    read_questions();
+    run = mmap(NULL, sizeof *run + count * sizeof *run->answers, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+               0);
+    if (run == MAP_FAILED) fail("mmap", 1);
+    for (size_t i = 0; i < count; i++) run->answers[i] = UNANSWERED;
+    answer_all();
+    for (size_t i = 0; i < count; i++) printf("%d\n", run->answers[i]);
     return 0;
 }

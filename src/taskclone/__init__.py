@@ -4,7 +4,9 @@ The layout; a file imports only from what stands further up, which tests/contrac
 
     errors      the exceptions
     flags       the table of CLONE_* flags, and the presets (flagdoc writes docs/flags.md from it)
-    rule rules  which sets of flags the kernel refuses
+    rule        one rule, and the context that it is held against
+    setuprules  which flags do not go with what is done in the child
+    rules       which sets of flags the kernel refuses
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data
     plan        flags and everything else that describes a start

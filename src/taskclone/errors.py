@@ -35,10 +35,10 @@ class UnsupportedOperation(TaskError):
 
 
 class FlagError(TaskError, OSError):
-    """The set of flags is one that the kernel refuses; nothing was started.
+    """The set of flags is one that the kernel refuses, or contradicts the rest of the plan; nothing was started.
 
-    ``errno`` is the one that the kernel would give, ``rule`` the identifier of the rule in
-    ``taskclone.rules``, and the message says the rule in words (clone(2), unshare(2)).
+    ``errno`` is the one that the kernel would give (EINVAL where it would not refuse), ``rule`` the identifier of the
+    rule in ``taskclone.rules``, and the message says the rule in words (clone(2), unshare(2)).
     """
 
     def __init__(self, number: int, message: str, rule: str = "") -> None:

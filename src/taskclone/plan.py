@@ -67,7 +67,8 @@ class Plan:
             ``fileno()``, ``subprocess.DEVNULL``; for stderr also ``subprocess.STDOUT``.
 
     Raises:
-        FlagError: the kernel refuses the set of flags.
+        FlagError: the kernel refuses the set of flags, or it does not go with the setup or the streams: what the
+            flags share would change for the creator too.
         TypeError, ValueError: a field is not what it should be.
     """
 
@@ -91,13 +92,13 @@ class Plan:
         object.__setattr__(self, "bits", int(flags))
         signal = _check_signal(self.exit_signal)
         object.__setattr__(self, "exit_signal", signal)
-        rules.require_legal(flags, rules.Context(exit_signal=signal or 0))
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, not {type(self.name).__name__}")
         if self.name is not None and b"\0" in _encoded(self.name):
             raise ValueError("name has a NUL character in it")
         if not isinstance(self.setup, ChildSetup):
             raise TypeError(f"setup must be a ChildSetup, not {type(self.setup).__name__}")
+        rules.require_legal(flags, rules.Context(exit_signal=signal or 0, setup=self._setup_in_use()))
         if self.stack_size is not None and not (
             isinstance(self.stack_size, int) and MIN_STACK <= self.stack_size <= MAX_STACK
         ):
@@ -109,6 +110,14 @@ class Plan:
     def flag_set(self) -> CloneFlags:
         """``flags``, which after the check is always a CloneFlags."""
         return cast(CloneFlags, self.flags)
+
+    def _setup_in_use(self) -> frozenset[str]:
+        """Names of the fields that ask for something to be done in the child, for the rules."""
+        used = [item for item in ("stdin", "stdout", "stderr") if getattr(self, item) is not None]
+        if self.setup is not NOTHING:
+            names = (item.name for item in fields(self.setup))
+            used += [name for name in names if getattr(self.setup, name) != getattr(NOTHING, name)]
+        return frozenset(used)
 
     def start(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]:
         """Starts a task that calls ``fn(*args, **kwargs)``; ``fn`` may also be a program's argv, without arguments."""

@@ -74,6 +74,8 @@ class Context:
         unshared_pid: the caller has called unshare(NEWPID), so its children go to another namespace than its own.
         unshared_time: likewise unshare(NEWTIME).
         other_domain: the group of INTO_CGROUP belongs to another resource domain than the caller's group.
+        setup: the fields that are in use of what is done in the child before its body, by name (ChildSetup, the
+            streams of a Plan).
         missing: arguments that the caller leaves out although they are called for: half of a stack, the pointer for
             PIDFD, an open descriptor for INTO_CGROUP.
     """
@@ -90,6 +92,7 @@ class Context:
     unshared_time: bool = False
     other_domain: bool = False
     missing: Collection[Argument] = ()
+    setup: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.call not in ("clone", "clone3", "unshare"):
@@ -105,17 +108,21 @@ class Rule:
     """One reason to refuse a set.
 
     It is broken when the call and the kernel version are its own, every flag of ``all_of`` and one of ``any_of`` (if
-    there is any) is set, one of ``lacking`` (if there is any) is not, and ``when`` holds for the context.
+    there is any) is set, one of ``lacking`` (if there is any) is not, one field of ``setup`` (if there is any) is in
+    use, and ``when`` holds for the context.
 
     Attributes:
         id: a stable identifier, words joined by hyphens.
         calls: the system calls that have it.
         errno: what the kernel answers.
-        message: the rule and its reason in plain words; ``{flags}`` stands for the flags of ``any_of`` in the set.
-        cure: the likely slip, or what to do instead.
+        message: the rule and its reason in plain words; ``{flags}`` stands for the flags of ``any_of`` in the set,
+            ``{setup}`` for the fields of ``setup`` in use.
+        cure: the likely slip, or what to do instead; ``{setup}`` as above.
         since: the first kernel that has it; None for every kernel from 5.10.
         until: the first kernel that has it no more; None for none so far.
-        kernel_refuses: False where the kernel does not refuse but misreads silently, so that only we can refuse.
+        setup: fields of the setup that do not go with the flags.
+        kernel_refuses: False where the kernel does not refuse but misreads silently, or does what nobody can mean, so
+            that only we can refuse.
     """
 
     id: str
@@ -130,6 +137,7 @@ class Rule:
     since: Version | None = None
     until: Version | None = None
     kernel_refuses: bool = True
+    setup: tuple[str, ...] = ()
 
     def is_broken(self, flags: CloneFlags, context: Context) -> bool:
         """Whether ``flags`` break the rule in ``context``."""
@@ -142,13 +150,19 @@ class Rule:
             and bits & all_of == all_of
             and (not self.any_of or bits & int(self.any_of) != 0)
             and (not lacking or bits & lacking != lacking)
+            and (not self.setup or not context.setup.isdisjoint(self.setup))
             and (self.when is None or self.when(context))
         )
 
-    def text(self, flags: CloneFlags) -> str:
-        """The message about this set, without the cure."""
+    def text(self, flags: CloneFlags, setup: Collection[str] = ()) -> str:
+        """The message about this set and the setup that is in use, without the cure."""
         names = flag_names(int(flags) & int(self.any_of)).split("|")
-        return self.message.format(flags=", ".join(n if n.startswith("0x") else f"CLONE_{n}" for n in names))
+        shown = ", ".join(n if n.startswith("0x") else f"CLONE_{n}" for n in names)
+        return self.message.format(flags=shown, setup=", ".join(self.in_use(setup)))
+
+    def in_use(self, setup: Collection[str]) -> list[str]:
+        """Those of the rule's fields that are in use."""
+        return [name for name in self.setup if name in setup]
 
 
 def flags_with(pick: Callable[[Row], bool]) -> CloneFlags:

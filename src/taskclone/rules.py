@@ -1,7 +1,7 @@
 """Which sets of flags clone(2), clone3 and unshare(2) refuse, as data: id, condition, errno, reason, cure.
 
 An illegal set is refused before any system call. ``broken`` lists the rules that a set breaks in the order in which
-the kernel comes to them, so the first one carries the errno that the kernel would give; tests/test_rules.py holds that
+the kernel comes to them, so the first one carries the errno that the kernel would give; tests/kernels holds that
 against the running kernel. Sources: clone(2), unshare(2), kernel/fork.c; measured on Linux 5.10 to 7.3.
 
 The rules know flags, kernel version and context, not how taskclone carries a start out.
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+from collections.abc import Collection
 from typing import Final
 
 from taskclone.errors import FlagError
 from taskclone.flags import ROWS, SYS_ADMIN, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names
 from taskclone.rule import Context, Rule, Version, came_with, flags_with, has_sys_admin, needs
+from taskclone.setuprules import SETUP_RULES
 
 __all__ = ["RULES", "Context", "Rule", "advice", "broken", "missing_privilege", "require_legal"]
 
@@ -48,7 +50,7 @@ _THREAD_SLIP: Final = (
 _NEW_VERSIONS: Final = sorted({(row.since[0], row.since[1]) for row in ROWS.values() if row.since > OLDEST_SUPPORTED})
 
 # In the order in which the kernel comes to them: the checks of clone3's argument, then those at the top of
-# copy_process(), then credentials, namespaces, pidfd, control group.
+# copy_process(), then credentials, namespaces, pidfd, control group; last, what only this package refuses.
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
         id="cannot-say-to-clone",
@@ -357,6 +359,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "into another",
         cure="leave CLONE_THREAD out, or name a threaded group below the same domain",
     ),
+    *SETUP_RULES,
 )
 
 
@@ -376,10 +379,11 @@ def missing_privilege(flags: CloneFlags, context: Context) -> list[Rule]:
     return [rule for rule in broken(flags, context) if rule.errno == errno.EPERM]
 
 
-def advice(rule: Rule, flags: CloneFlags) -> str:
-    """What is wrong with this set by this rule, and the cure; the one common slip is named."""
+def advice(rule: Rule, flags: CloneFlags, setup: Collection[str] = ()) -> str:
+    """What is wrong with this set, and the setup in use, by this rule, and the cure; the one common slip is named."""
     slip = flags & _F.THREAD and rule.id in _SLIPS_FOR_THREAD
-    return f"{rule.text(flags)}; {_THREAD_SLIP if slip else rule.cure}"
+    cure = _THREAD_SLIP if slip else rule.cure.replace("{setup}", ", ".join(rule.in_use(setup)))
+    return f"{rule.text(flags, setup)}; {cure}"
 
 
 def require_legal(flags: CloneFlags, context: Context) -> None:
@@ -388,7 +392,9 @@ def require_legal(flags: CloneFlags, context: Context) -> None:
     if not rules:
         return
     first, *more = rules
-    message = f"{context.call} cannot take {flag_names(flags)}: {advice(first, flags)}"
+    names, used = flag_names(flags), ", ".join(first.in_use(context.setup))
+    what = f"{names} does not go with {used}" if used else f"{context.call} cannot take {names}"
+    message = f"{what}: {advice(first, flags, context.setup)}"
     if more:
         message += f" (broken as well: {', '.join(rule.id for rule in more)})"
     raise FlagError(first.errno, message, first.id)

@@ -34,10 +34,6 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "stack_size: execve makes the program's stack")
     if plan.setup.core:
         raise unsupported(NAME, "ChildSetup(core=True)", "it is about functions that share memory")
-    if plan.bits & _F.FS and plan.setup.cwd is not None:
-        raise unsupported(NAME, "cwd with FS: the working directory is the creator's own", "leave FS out")
-    if plan.bits & _F.FILES and any(s is not None for s in (plan.stdin, plan.stdout, plan.stderr)):
-        raise unsupported(NAME, "streams with FILES: the descriptors are the creator's own", "leave FILES out")
     if plan.bits & _F.SIGHAND:
         raise unsupported(NAME, "SIGHAND: the program's setup would change the creator's handlers", "leave it out")
 
