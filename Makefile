@@ -18,7 +18,7 @@ help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## build, install, run the sample in all its forms and a quick launch benchmark
-	@set -e; for form in "" vm ids fd stop crash; do \
+	@set -e; for form in "" vm ids fd stop crash cow namespaces; do \
 		echo; echo "$$ taskclone demo $$form"; $(BIN)/taskclone demo $$form; done
 	@mkdir -p out build
 	@$(CC) -O2 -pthread -o build/launch_loop csrc/testing/launch_loop.c
