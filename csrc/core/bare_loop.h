@@ -249,11 +249,12 @@ static const struct kind *find_kind(const struct kind *table, size_t count, cons
 /* 0 or -errno; end it with bare_close(). */
 static int bare_open(struct bare *b, double seconds)
 {
-    b->deadline = now_ns() + (uint64_t)(seconds * 1e9);
     b->stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     b->common = mmap(NULL, sizeof *b->common, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (b->stack == MAP_FAILED || b->common == MAP_FAILED) return fail(b, "mmap", errno);
-    return b->kind->open ? b->kind->open(b) : 0;
+    int r = b->kind->open ? b->kind->open(b) : 0;
+    b->deadline = now_ns() + (uint64_t)(seconds * 1e9);
+    return r;
 }
 
 static void bare_close(struct bare *b)

@@ -175,10 +175,10 @@ static int open_partner(struct bare *b, const char *way, int (*start)(struct bar
     for (int side = 0; side < 2; side++) p->in[side] = p->out[side] = -1;
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         if (strcmp(ways[i].name, way) == 0) p->way = &ways[i];
-    int r = p->way->make(p);
-    if (r) return fail(b, way, -r);
-    r = choose_cpus(b);
-    return r ? r : start(b);
+    int r = choose_cpus(b);
+    if (r) return r;
+    r = p->way->make(p);
+    return r ? fail(b, way, -r) : start(b);
 }
 
 /* The kind's name is WHAT_WAY. */

@@ -15,7 +15,7 @@ from taskclone.bench.stats import Fit, fit_processes
 __all__ = ["Cost", "costs", "explain", "interval_text"]
 
 PAGES = 256  # of 4 KiB in a MB
-SEEN = 0.1  # of the cost at size 0: what adds less over all sizes is not called a cost
+TRIFLE = 0.1  # of the cost at size 0: what adds less over all sizes is not called a cost
 TABLES_ALIKE = 0.2
 KINDS = ("c_fork", "c_vm_vfork", "c_pthread")
 
@@ -29,12 +29,13 @@ class Unit(NamedTuple):
     times: tuple[str, ...]
 
 
-CALL, REST, REWRITE, FORK = "the call", "until it is gone", "writing again", "the fork before"
+CALL, END, REWRITE, FORK = "the call", "the end", "writing again", "the fork before"
+"""Until it is back; from there until the task is gone (a copy is torn down there); the bill, and what led to it."""
 UNITS = {
-    ALONE: Unit("touched page of 4 KiB", "touched pages", PAGES, (CALL, REST)),
-    "huge": Unit("4 KiB of heap in huge pages", "memory in huge pages", PAGES, (CALL, REST)),
-    "mappings": Unit("mapping with a touched page", "mappings", 1, (CALL, REST)),
-    "descriptors": Unit("open descriptor", "open descriptors", 1, (CALL, REST)),
+    ALONE: Unit("touched page of 4 KiB", "touched pages", PAGES, (CALL, END)),
+    "huge": Unit("4 KiB of heap in huge pages", "memory in huge pages", PAGES, (CALL, END)),
+    "mappings": Unit("mapping with a touched page", "mappings", 1, (CALL, END)),
+    "descriptors": Unit("open descriptor", "open descriptors", 1, (CALL, END)),
     "rewrite": Unit("page of 4 KiB written again", "pages written again", PAGES, (REWRITE, FORK)),
 }
 
@@ -55,18 +56,25 @@ class Cost(NamedTuple):
         return UNITS[self.group]
 
     @property
-    def seen(self) -> bool:
-        """More than chance, and more than a trifle beside what a start costs without it."""
-        sure = self.fit.interval is not None and self.fit.interval[0] > 0
-        added = self.fit.slope * self.unit.a_step * (self.sizes[-1] - self.sizes[0])
-        return sure and added > SEEN * max(self.fit.at_zero, 0.0)
+    def verdict(self) -> str:
+        """More than chance and more than a trifle beside what a start costs without it, at most a trifle, or neither."""
+        if self.fit.interval is None:
+            return "unsure"
+        low, high = (self._share(end) for end in self.fit.interval)
+        if low > 0 and self._share(self.fit.slope) > TRIFLE:
+            return "counts"
+        return "does not count" if high <= TRIFLE else "unsure"
+
+    def _share(self, slope: float) -> float:
+        """What all of the sizes together add, beside what is paid without them."""
+        return slope * self.unit.a_step * (self.sizes[-1] - self.sizes[0]) / max(self.fit.at_zero, 1.0)
 
 
 def _call(run: PointRun) -> float:
     return median(run.ns["start"])
 
 
-def _rest(run: PointRun) -> float:
+def _end(run: PointRun) -> float:
     return median(total - start for start, total in zip(run.ns["start"], run.ns["total"], strict=True))
 
 
@@ -74,7 +82,7 @@ def _rewrite(run: PointRun) -> float:
     return median(run.ns["rewrite"])
 
 
-VALUES: dict[str, Callable[[PointRun], float]] = {CALL: _call, REST: _rest, REWRITE: _rewrite, FORK: _call}
+VALUES: dict[str, Callable[[PointRun], float]] = {CALL: _call, END: _end, REWRITE: _rewrite, FORK: _call}
 
 
 def costs(results: Results) -> list[Cost]:
@@ -127,17 +135,23 @@ def _follows(known: Known, key: str) -> str:
         return ""
     parts = []
     for group in dict.fromkeys(cost.group for cost in found):
-        seen = [cost for cost in found if cost.group == group and cost.seen]
-        told = " and ".join(f"{_ns(cost.fit)} to {cost.what}" for cost in seen)
+        counts = [cost for cost in found if cost.group == group and cost.verdict == "counts"]
+        told = " and ".join(f"{_ns(cost.fit)} to {cost.what}" for cost in counts)
         if told:
             parts.append(f"each {UNITS[group].text} adds {told}")
-    flat = [cost for cost in found if not cost.seen]
-    unseen = [f"{cost.unit.many} ({cost.what}: {_ns(cost.fit)})" for cost in flat]
-    first = found[0]
-    sure = f"95 % intervals over {first.processes} processes" if first.fit.interval else "one process: no intervals"
-    follows = "; ".join(parts) or "nothing of what was tried"
-    rest = f". Not seen to count: {', '.join(unseen)}" if unseen else ""
-    return f"What {first.label} follows ({sure}): {follows}{rest}."
+    sentence = f"What {found[0].label} follows ({_sure(found[0])}): {'; '.join(parts) or 'nothing of what was tried'}."
+    for verdict, words in (("does not count", "It does not follow"), ("unsure", "Too unsteady here to say")):
+        those = [cost for cost in found if cost.verdict == verdict]
+        told = ", ".join(f"{cost.unit.many} ({cost.what} {_ns(cost.fit)} each)" for cost in those)
+        if told:
+            sentence += f" {words}: {told}."
+    return sentence
+
+
+def _sure(cost: Cost) -> str:
+    if cost.fit.level is None:
+        return "one process, no intervals"
+    return f"medians of {cost.processes} processes, {cost.fit.level:.0%} intervals"
 
 
 def _huge(results: Results, known: Known) -> str:

@@ -169,7 +169,7 @@ def warnings(results: Results) -> list[str]:
     """Instability and spoilt conditions, said aloud."""
     said = list(results.notes)
     if results.count < ENOUGH:
-        said.append(f"only {results.count} launches a point: ratios wander by some ten percent, a full run decides")
+        said.append(f"only {results.count} values a point: ratios wander by some ten percent, a full run decides")
     load = results.host.get("load_avg_1min", 0.0)
     if isinstance(load, float) and load > 0.5:
         said.append(f"the machine was not quiet: load average {load:.1f} before the run")

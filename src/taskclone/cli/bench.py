@@ -147,7 +147,7 @@ def length_of(case: Case, options: Options) -> str:
 
     guess = estimate(case, options)
     return (
-        f"{options.count:,} launches or {options.seconds:g} s a point, "
+        f"{options.count:,} values or {options.seconds:g} s a point, "
         f"{'not pinned' if options.cpu is None else f'pinned to CPU {options.cpu}'}: "
         f"about {duration(guess.likely)}, at most {duration(guess.most)}"
     )

@@ -192,5 +192,5 @@ def conditions(results: Results) -> str:
     host = results.host
     return (
         f"4 KiB pages · Python {host.get('python_version', '?')} · {host.get('libc', '?')} · up to {results.count:,} "
-        f"launches or {results.seconds:g} s a point · every series in fresh processes of its own"
+        f"values or {results.seconds:g} s a point · every series in fresh processes of its own"
     )

@@ -46,7 +46,7 @@ def _table(results: Results, group: str, title: str, keys: Iterable[str]) -> Tab
     table.add_column("", no_wrap=True)
     axis = AXES[curves[0][0].axis].label if curves else ""
     figures = [f"{_words(time)} {name}" for number, time in enumerate(times) for name in _figure_names(number)]
-    for name in (axis, "launches", *figures, "VmPTE kB", "RSS MB"):
+    for name in (axis, "count", *figures, "VmPTE kB", "RSS MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for curve in curves:
         for point in curve:
@@ -74,19 +74,20 @@ def together_table(results: Results) -> Table:
 
 def cost_table(results: Results) -> Table:
     """What each unit costs: the slopes, how sure they are, and how straight the line is."""
-    table = Table(
-        title="What a start costs for each ...: slopes over the sizes, 95 % intervals over the processes; in ns"
-    )
+    title = "What a start costs for each ...; the call: until it is back; the end: from there until joined or reaped"
+    table = Table(title=f"{title}; median slope of the processes and its interval, in ns")
     for name in ("for each", "", "of the time"):
         table.add_column(name, no_wrap=True)
-    for name in ("ns", "95 %", "processes", "off the line"):
+    for name in ("ns", "interval", "sure", "processes", "", "off the line"):
         table.add_column(name, justify="right", no_wrap=True)
     found = costs(results)
     for number, cost in enumerate(found):
         last = number + 1 == len(found) or found[number + 1].group != cost.group
         interval = interval_text(cost.fit).strip(" ()") or "-"
-        off = f"{cost.fit.off:.0%}" if cost.seen else "-"
-        cells = (cost.unit.text, cost.label, cost.what, f"{cost.fit.slope:.2f}", interval, str(cost.processes), off)
+        level = "-" if cost.fit.level is None else f"{cost.fit.level:.0%}"
+        off = f"{cost.fit.off:.0%}" if cost.verdict == "counts" else "-"
+        figures = (f"{cost.fit.slope:.2f}", interval, level, str(cost.processes), cost.verdict, off)
+        cells = (cost.unit.text, cost.label, cost.what, *figures)
         table.add_row(*cells, end_section=last)
     return table
 

@@ -114,18 +114,21 @@ def _sharing(results: Results, cpus: int) -> str:
 
 
 def _cpus(results: Results) -> str:
-    """Over all series, what the second CPU does; and what the choice of flags does."""
+    """Over all series, what the second CPU does; over those in C, what the choice of flags does."""
     pairs = [(results.point(key, 1), results.point(key, 2)) for key in results.series_keys()]
     ratios = sorted(_median(two) / _median(one) for one, two in pairs if one and two)
     if not ratios:
         return ""
-    return (
-        f"The same on two CPUs takes {ratios[0]:.1f} to {ratios[-1]:.1f} times as long (median "
-        f"{ratios[len(ratios) // 2]:.1f}): a sleeping CPU has to be woken, and that costs more than whatever the tasks "
-        f"share."
-        if ratios[0] > 1
-        else f"The same on two CPUs takes {ratios[0]:.2f} to {ratios[-1]:.2f} times as long."
-    )
+    apart = []
+    for way in WAYS:
+        points = [results.point(f"c_{what}_{way}", 1) for what in SHARING]
+        medians = [_median(point) for point in points if point]
+        if medians:
+            apart.append(max(medians) / min(medians) - 1)
+    told = f"On two CPUs a round trip takes {ratios[0]:.1f} to {ratios[-1]:.1f} times as long as on one"
+    if not apart:
+        return f"{told}."
+    return f"{told}; what the two share changes it, on one CPU in C, by {max(apart):.0%} at most."
 
 
 def _median(point: Point) -> float:
