@@ -57,13 +57,13 @@ class Cost(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """More than chance and more than a trifle beside what a start costs without it, at most a trifle, or neither."""
+        """More than chance and more than a trifle of what a start costs without it; at most a trifle; or neither."""
         if self.fit.interval is None:
             return "unsure"
         low, high = (self._share(end) for end in self.fit.interval)
-        if low > 0 and self._share(self.fit.slope) > TRIFLE:
-            return "counts"
-        return "does not count" if high <= TRIFLE else "unsure"
+        if self._share(self.fit.slope) > TRIFLE:
+            return "counts" if low > 0 else "unsure"
+        return "does not count" if high <= 2 * TRIFLE else "unsure"
 
     def _share(self, slope: float) -> float:
         """What all of the sizes together add, beside what is paid without them."""

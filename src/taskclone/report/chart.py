@@ -182,7 +182,8 @@ def machine(results: Results) -> str:
     """Kernel, CPU and pinning."""
     host = results.host
     cpu = host.get("pinned_cpu", "none")
-    pinned = "not pinned" if cpu == "none" else f"pinned to CPU {cpu}"
+    who = "the creator " if results.axis == "cpus" else ""
+    pinned = "not pinned" if cpu == "none" else f"{who}pinned to CPU {cpu}"
     guest = " (virtual machine)" if host.get("virtual_machine") == "yes" else ""
     return f"Linux {host.get('kernel', '?')}, {host.get('cpu_model_name', '?')}{guest}, {pinned}"
 
@@ -191,6 +192,10 @@ def conditions(results: Results) -> str:
     """What must be known beside the picture."""
     host = results.host
     return (
-        f"4 KiB pages · Python {host.get('python_version', '?')} · {host.get('libc', '?')} · up to {results.count:,} "
-        f"values or {results.seconds:g} s a point · every series in fresh processes of its own"
+        f"{_pages(results)} · Python {host.get('python_version', '?')} · {host.get('libc', '?')} · "
+        f"up to {results.count:,} values or {results.seconds:g} s a point · every series in fresh processes of its own"
     )
+
+
+def _pages(results: Results) -> str:
+    return "4 KiB pages except where said" if results.series_keys("huge") else "4 KiB pages"
