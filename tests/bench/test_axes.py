@@ -47,7 +47,7 @@ def test_huge_heap() -> None:
 
 def test_mappings() -> None:
     _, _, mappings, descriptors = grown("mappings", 101, 300)
-    assert 300 <= mappings < 320
+    assert 295 < mappings < 320  # the first may become one with what was there
     assert descriptors == 0
 
 

@@ -22,7 +22,7 @@ from taskclone.cli.bench import bench, duration
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One small run through the installed command, all files written."""
     folder = tmp_path_factory.mktemp("bench") / "new"
-    command = [str(Path(sys.executable).with_name("taskclone")), "bench", "launch", "--heap", "2,0,2", "--count", "20"]
+    command = [str(Path(sys.executable).with_name("taskclone")), "bench", "launch", "--heap", "2,0,2", "--count", "6"]
     command += ["--huge-pages"]
     files = [f"--{kind}={folder / 'out'}.{kind}" for kind in ("json", "png", "svg")]
     return folder, subprocess.run([*command, *files], capture_output=True, text=True, timeout=300)
@@ -31,7 +31,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
 def test_the_command_ends_well(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = ran
     assert done.returncode == 0, done.stderr
-    assert "2 heaps up to 2 MB, 20 values or 20 s a point" in done.stderr.splitlines()[0]
+    assert "2 heaps up to 2 MB, 6 values or 20 s a point" in done.stderr.splitlines()[0]
     assert "at most" in done.stderr.splitlines()[0]
 
 
@@ -42,7 +42,7 @@ def test_all_series_are_there_with_counts_and_memory(ran: tuple[Path, subprocess
     assert results.series_keys(TOGETHER) == [key for group in case.together for key in group]
     assert results.sizes == [0, 2]
     for point in results.points:
-        assert point.count == (20 if point.group in (ALONE, TOGETHER) else 10), point  # parts: one a round
+        assert point.count == 6, point
         assert point.vmpte_kb > 0
         assert point.huge_kb <= 0 or point.group == "huge"
         first, last = point.summary(point.times[0]), point.summary(point.times[-1])
@@ -89,7 +89,7 @@ def test_verdict_and_bars_are_printed(ran: tuple[Path, subprocess.CompletedProce
 def test_what_the_cost_follows_is_printed(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = ran
     for words in (
-        "What fork (C) follows (medians of 10 processes, 98% intervals)",
+        "What fork (C) follows (medians of 6 processes, 97% intervals)",
         "What pthread_create (C) follows",
         "With the heap in huge pages",
         "to the first instruction of the body",
