@@ -114,6 +114,21 @@ def test_show_says_the_same_from_the_file(ran: tuple[Path, subprocess.CompletedP
     assert (tmp_path / "again.svg").read_text() == (folder / "out.svg").read_text()
 
 
+def test_switch_is_measured_and_shown(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("taskclone")), "bench", "switch", "--count", "6"]
+    files = [f"--{kind}={tmp_path / 'out'}.{kind}" for kind in ("json", "png", "svg")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = store.load(tmp_path / "out.json")
+    assert results.series_keys(ALONE) == [series.key for series in find("switch").series]
+    assert {point.count for point in results.points} == {6}
+    assert "A round trip in C on one CPU, by what the two share: pipe thread" in done.stdout
+    assert "What it must reach" not in done.stdout
+    shown = CliRunner().invoke(bench, ["show", str(tmp_path / "out.json"), "--svg", str(tmp_path / "again.svg")])
+    assert (shown.exit_code, shown.stdout) == (0, done.stdout)
+    assert (tmp_path / "again.svg").read_text() == (tmp_path / "out.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

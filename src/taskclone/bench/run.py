@@ -143,7 +143,7 @@ def run(case: Case, options: Options, host: dict[str, Fact], on_step: OnStep) ->
     for note in notes:
         collected.note(note)
     program = _find_program()
-    if program is None and any(series.bare for series in case.series):
+    if program is None and any(series.bare and series.measure for series in case.series):
         collected.note("bare_program is not installed: the C series ran inside Python, whose memory a fork copies too")
     failed: dict[str, str] = {}
     for number in range(options.rounds):
