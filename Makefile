@@ -18,7 +18,7 @@ help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## build, install, run the sample in all its forms and a quick launch benchmark
-	@set -e; for form in "" vm ids fd stop crash; do \
+	@set -e; for form in "" vm ids fd stop crash cow namespaces; do \
 		echo; echo "$$ taskclone demo $$form"; $(BIN)/taskclone demo $$form; done
 	@mkdir -p out build
 	@$(CC) -O2 -pthread -o build/launch_loop csrc/testing/launch_loop.c
@@ -31,10 +31,11 @@ test: $(VENV)/installed $(VENV)/testing ## run the whole suite
 stress: $(VENV)/installed $(VENV)/testing ## the stress tests alone
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
 
-bench: $(VENV)/installed ## the whole launch benchmark, with its chart in out/
+bench: $(VENV)/installed ## the whole benchmarks, with their charts in out/
 	@mkdir -p out build
 	@$(CC) -O2 -pthread -o build/launch_loop csrc/testing/launch_loop.c
-	$(BIN)/taskclone bench launch --loop build/launch_loop --json out/launch.json --png out/launch.png --svg out/launch.svg
+	$(BIN)/taskclone bench launch --huge-pages --loop build/launch_loop --json out/launch.json --png out/launch.png --svg out/launch.svg
+	$(BIN)/taskclone bench switch --json out/switch.json --png out/switch.png --svg out/switch.svg
 
 dev: $(VENV)/tools ## install editable: a change of sources is seen at once
 	$(PIP) install --no-build-isolation --editable '.[bench,test]'

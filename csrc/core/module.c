@@ -11,7 +11,7 @@
 static PyMethodDef methods[] = {
     {"after_fork", tc_after_fork, METH_NOARGS, "make the keeper anew where tasks run"},
     {"bare_memcpy", tc_bare_memcpy, METH_VARARGS, "bare_memcpy(size, repeats) -> durations"},
-    {"bare_run", tc_bare_run, METH_VARARGS, "bare_run(kind, count, seconds) -> (start, total)"},
+    {"bare_run", tc_bare_run, METH_VARARGS, "bare_run(kind, count, seconds) -> times, by launch"},
     {"before_fork", tc_before_fork, METH_NOARGS, "hosts_end(), with a word where fork() would hang"},
     {"children_forget", tc_children_forget, METH_NOARGS, "in the child of a fork: they are the parent's"},
     {"children_running", tc_children_running, METH_NOARGS, "the children that were not seen to end"},

@@ -59,26 +59,38 @@ PyObject *tc_bare_run(PyObject *module, PyObject *args)
     Py_ssize_t count;
     double seconds;
     if (!PyArg_ParseTuple(args, "snd:bare_run", &name, &count, &seconds) || !check_count("count", count)) return NULL;
-    struct bare b = {.kind = find_kind(name), .count = (size_t)count};
-    if (!b.kind) return PyErr_Format(PyExc_ValueError, "no bare kind '%.40s': fork, pthread, vm_vfork or vm", name);
+    struct bare b = {.kind = FIND_KIND(kinds, name), .count = (size_t)count};
+    if (!b.kind)
+        return PyErr_Format(PyExc_ValueError,
+                            "no bare kind '%.40s': fork, pthread, vm_vfork or vm, "
+                            "each also with _first",
+                            name);
     if (!(seconds > 0 && seconds < 1e9)) {
         PyErr_SetString(PyExc_ValueError, "seconds must be positive and below 1e9");
         return NULL;
     }
 
-    PyObject *start = new_stamps(count), *total = new_stamps(count), *result = NULL;
-    if (start && total) {
-        b.start_ns = stamps_of(start);
-        b.total_ns = stamps_of(total);
-        int r = bare_open(&b, seconds);
-        bool ran = r ? (raise_error(&b, -r), false) : run_all(&b);
-        bare_close(&b);
-        Py_ssize_t size = (Py_ssize_t)b.done * ENTRY;
-        if (ran && !_PyBytes_Resize(&start, size) && !_PyBytes_Resize(&total, size))
-            result = PyTuple_Pack(2, start, total);
+    int times = times_of(b.kind);
+    PyObject *values[MOST_TIMES] = {NULL}, *result = NULL;
+    bool ran = true;
+    for (int i = 0; i < times && ran; i++) {
+        values[i] = new_stamps(count);
+        ran = values[i] != NULL;
+        if (ran) b.ns[i] = stamps_of(values[i]);
     }
-    Py_XDECREF(start);
-    Py_XDECREF(total);
+    if (ran) {
+        int r = bare_open(&b, seconds);
+        ran = r ? (raise_error(&b, -r), false) : run_all(&b);
+        bare_close(&b);
+    }
+    for (int i = 0; i < times && ran; i++) ran = _PyBytes_Resize(&values[i], (Py_ssize_t)b.done * ENTRY) == 0;
+    if (ran) result = PyTuple_New(times);
+    for (int i = 0; i < times; i++) {
+        if (result)
+            PyTuple_SET_ITEM(result, i, values[i]);
+        else
+            Py_XDECREF(values[i]);
+    }
     return result;
 }
 

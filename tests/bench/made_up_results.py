@@ -37,9 +37,10 @@ def make_point(series: str, group: str, heap: int, cost: tuple[float, float]) ->
     """Two processes; the median of the starts is the cost, that of the totals twice as much."""
     middle = int((cost[0] + cost[1] * heap) * US)
     starts = (middle - 10, middle, middle + 10)
-    run = PointRun(starts, tuple(2 * start for start in starts), 40 + 2 * heap, 1500 + 1024 * heap, 0)
+    ns = {"start": starts, "total": tuple(2 * start for start in starts)}
+    run = PointRun(ns, 40 + 2 * heap, 1500 + 1024 * heap, 0)
     language = LANGUAGE.get(series, "Python")
-    return Point(series, f"label of {series}", language, series, group, heap, (run, run))
+    return Point(series, f"label of {series}", language, series, group, "heap", heap, (run, run))
 
 
 def make_up(heaps: tuple[int, ...] = (0, 2, 8), **changed: tuple[float, float]) -> Results:

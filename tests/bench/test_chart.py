@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -51,3 +52,27 @@ def test_curves_are_the_stored_medians(make_results: MakeResults) -> None:
 def test_one_heap_is_enough_to_draw(make_results: MakeResults, tmp_path: Path) -> None:
     save_launch(make_results(heaps=(2,)), png=tmp_path / "out.png")
     assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_the_parts_have_panels_of_their_own(make_results: MakeResults) -> None:
+    results = make_results()
+    parts = {
+        "mappings": ("c_fork", "c_pthread"),
+        "descriptors": ("c_fork",),
+        "rewrite": ("rewrite", "rewrite_after"),
+        "huge": ("c_fork",),
+    }
+    points = list(results.points)
+    for part, keys in parts.items():
+        for key in keys:
+            for point in results.curve("c_fork"):
+                runs = tuple(dataclasses.replace(run, ns={"rewrite": run.ns["start"], **run.ns}) for run in point.runs)
+                points.append(dataclasses.replace(point, series=key, group=part, runs=runs))
+    figure = draw_launch(dataclasses.replace(results, points=tuple(points)))
+    left, _, mappings, descriptors, rewrite = figure.subfigs[0].axes + figure.subfigs[1].axes
+    assert "label of c_fork, heap in huge pages" in [line.get_label() for line in left.get_lines()]
+    assert [axes.get_xlabel() for axes in (mappings, descriptors)] == ["mappings", "descriptors"]
+    assert [len(axes.get_lines()) for axes in (mappings, descriptors, rewrite)] == [2, 1, 2]
+    assert list(mappings.get_lines()[0].get_ydata()) == pytest.approx([60, 76, 124])
+    assert list(rewrite.get_lines()[0].get_ydata()) == pytest.approx([0.030, 0.038, 0.062])
+    assert {axes.get_ylim()[0] for axes in (mappings, descriptors, rewrite)} == {0}

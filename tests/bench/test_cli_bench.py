@@ -22,7 +22,8 @@ from taskclone.cli.bench import bench, duration
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One small run through the installed command, all files written."""
     folder = tmp_path_factory.mktemp("bench") / "new"
-    command = [str(Path(sys.executable).with_name("taskclone")), "bench", "launch", "--heap", "2,0,2", "--count", "20"]
+    command = [str(Path(sys.executable).with_name("taskclone")), "bench", "launch", "--heap", "2,0,2", "--count", "6"]
+    command += ["--huge-pages"]
     files = [f"--{kind}={folder / 'out'}.{kind}" for kind in ("json", "png", "svg")]
     return folder, subprocess.run([*command, *files], capture_output=True, text=True, timeout=300)
 
@@ -30,7 +31,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
 def test_the_command_ends_well(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = ran
     assert done.returncode == 0, done.stderr
-    assert "2 heaps up to 2 MB, 20 launches or 20 s a point" in done.stderr.splitlines()[0]
+    assert "2 heaps up to 2 MB, 6 values or 20 s a point" in done.stderr.splitlines()[0]
     assert "at most" in done.stderr.splitlines()[0]
 
 
@@ -39,12 +40,15 @@ def test_all_series_are_there_with_counts_and_memory(ran: tuple[Path, subprocess
     case = find("launch")
     assert results.series_keys(ALONE) == [series.key for series in case.series]
     assert results.series_keys(TOGETHER) == [key for group in case.together for key in group]
-    assert results.heaps == [0, 2]
+    assert results.sizes == [0, 2]
     for point in results.points:
-        assert point.count == 20, point
+        assert point.count == 6, point
         assert point.vmpte_kb > 0
-        assert point.huge_kb <= 0
-        assert 0 < point.start.p10 <= point.start.median <= point.total.p99
+        assert point.huge_kb <= 0 or point.group == "huge"
+        first, last = point.summary(point.times[0]), point.summary(point.times[-1])
+        assert 0 < first.p10 <= first.median
+        assert last.p99 > 0
+    assert {point.group for point in results.points} == {ALONE, TOGETHER, *(part.name for part in case.parts)}
     for series in case.series:
         small, large = results.curve(series.key)
         assert 1900 < large.vmrss_kb - small.vmrss_kb < 2500, series.key
@@ -65,7 +69,8 @@ def test_the_c_series_ran_without_an_interpreter(ran: tuple[Path, subprocess.Com
 
 def test_tables_keep_their_columns_in_a_pipe(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, done = ran
-    rows = [line for line in done.stdout.splitlines() if line.startswith("│ fork (C)")]
+    first_tables = done.stdout.partition("Part ")[0]
+    rows = [line for line in first_tables.splitlines() if line.startswith("│ fork (C)")]
     assert len(rows) == 3  # two heaps, and once together
     assert rows[0].count("│") == 13
     assert "…" not in done.stdout
@@ -81,6 +86,21 @@ def test_verdict_and_bars_are_printed(ran: tuple[Path, subprocess.CompletedProce
     assert set(states) <= {"reached", "missed", "not measured"}
 
 
+def test_what_the_cost_follows_is_printed(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = ran
+    for words in (
+        "What fork (C) follows (medians of 6 processes, 97% intervals)",
+        "What pthread_create (C) follows",
+        "With the heap in huge pages",
+        "to the first instruction of the body",
+        "The bill after a fork",
+    ):
+        assert words in done.stdout
+    costs = done.stdout.partition("What a start costs for each")[2]
+    for unit in ("touched page", "huge pages", "mapping", "open descriptor", "written again"):
+        assert f"│ {unit}" in costs or f" {unit} " in costs, unit
+
+
 def test_the_chart_is_written(ran: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert "pthread_create (C)" in (ran[0] / "out.svg").read_text()
     assert (ran[0] / "out.png").stat().st_size > 20_000
@@ -94,6 +114,21 @@ def test_show_says_the_same_from_the_file(ran: tuple[Path, subprocess.CompletedP
     assert (tmp_path / "again.svg").read_text() == (folder / "out.svg").read_text()
 
 
+def test_switch_is_measured_and_shown(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("taskclone")), "bench", "switch", "--count", "6"]
+    files = [f"--{kind}={tmp_path / 'out'}.{kind}" for kind in ("json", "png", "svg")]
+    done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = store.load(tmp_path / "out.json")
+    assert results.series_keys(ALONE) == [series.key for series in find("switch").series]
+    assert {point.count for point in results.points} == {6}
+    assert "A round trip in C on one CPU, by what the two share: pipe thread" in done.stdout
+    assert "What it must reach" not in done.stdout
+    shown = CliRunner().invoke(bench, ["show", str(tmp_path / "out.json"), "--svg", str(tmp_path / "again.svg")])
+    assert (shown.exit_code, shown.stdout) == (0, done.stdout)
+    assert (tmp_path / "again.svg").read_text() == (tmp_path / "out.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,6 +140,7 @@ def test_show_says_the_same_from_the_file(ran: tuple[Path, subprocess.CompletedP
         (["--count", "0"], "not in the range"),
         (["--count", "many"], "not a valid integer"),
         (["--loop", "/nowhere/loop"], "does not exist"),
+        (["--huge-pages", "--heap", "2"], "a slope needs two heaps"),
         (["--json", "/proc/nowhere/out.json"], "/proc/nowhere/out.json"),
         (["--png", "/"], "is a directory"),
     ],

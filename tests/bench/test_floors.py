@@ -32,6 +32,16 @@ def test_counts_and_times(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_body_says_when_it_begins(kind: str) -> None:
+    """After the call and before the end; with VFORK before the call is back too."""
+    start, total, first = (array("Q", values) for values in _core.bare_run(f"{kind}_first", 200, 30.0))
+    assert len(start) == len(total) == len(first) == 200
+    assert all(0 < began < ended for began, ended in zip(first, total, strict=True))
+    if kind == "vm_vfork":
+        assert all(began < back for began, back in zip(first, start, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left(kind: str) -> None:
     descriptors, threads, before = open_descriptors(), os.listdir("/proc/self/task"), children()
     _core.bare_run(kind, 100, 10.0)

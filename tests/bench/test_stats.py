@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskclone.bench.stats import fit_line, percentile, summarize
+from taskclone.bench.stats import fit_line, fit_processes, median_interval, percentile, summarize
 
 
 def test_percentiles_lie_between_the_values() -> None:
@@ -44,3 +44,42 @@ def test_nothing_to_compute_from() -> None:
         fit_line([3, 3], [1, 2])
     with pytest.raises(ValueError, match="1 xs and 2 ys"):
         fit_line([3], [1, 2])
+
+
+def test_a_fit_is_the_median_of_the_processes() -> None:
+    fit = fit_processes([0, 1, 2], [[10, 12, 14], [10, 13, 16], [10, 110, 210]])
+    assert fit.slope == pytest.approx(3)
+    assert fit.at_zero == pytest.approx(10)
+    assert fit.interval == pytest.approx((2, 100))
+    assert fit.level == 0.75
+    assert fit.off == pytest.approx(0)
+
+
+def test_a_curve_is_seen_to_be_no_line() -> None:
+    """The line rises by 1 a step; the middle lies 2/3 below it, the rise is 2."""
+    assert fit_processes([0, 1, 2], [[0, 0, 2]]).off == pytest.approx(1 / 3)
+
+
+def test_one_process_has_no_interval() -> None:
+    fit = fit_processes([0, 2], [[1, 5]])
+    assert (fit.slope, fit.interval, fit.level) == (2, None, None)
+    with pytest.raises(ValueError, match="no process"):
+        fit_processes([0, 2], [])
+
+
+@pytest.mark.parametrize(("count", "left_out", "level"), [(2, 0, 0.5), (3, 0, 0.75), (6, 0, 0.96875), (10, 1, 0.9785)])
+def test_median_interval(count: int, left_out: int, level: float) -> None:
+    assert median_interval(count) == (left_out, pytest.approx(level, abs=1e-4))
+
+
+def test_median_interval_is_as_narrow_as_may_be() -> None:
+    """By counting: of n signs, how often are at most ``left_out`` of one kind?"""
+    for count in range(6, 13):
+        left_out, level = median_interval(count)
+        assert level == pytest.approx(spans(count, left_out))
+        assert spans(count, left_out) >= 0.95 > spans(count, left_out + 1)
+
+
+def spans(count: int, left_out: int) -> float:
+    ones = [number.bit_count() for number in range(2**count)]
+    return sum(left_out < one < count - left_out for one in ones) / 2**count

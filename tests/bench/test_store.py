@@ -22,10 +22,10 @@ def test_what_is_saved_is_loaded(make_results: MakeResults, tmp_path: Path) -> N
 def test_every_nanosecond_survives(make_results: MakeResults, tmp_path: Path) -> None:
     results = make_results()
     values = (*range(1, 3000, 7), 123_456_789, 20_000_000_001)
-    run = dataclasses.replace(results.points[0].runs[0], start_ns=values, total_ns=values)
+    run = dataclasses.replace(results.points[0].runs[0], ns={"start": values, "total": values})
     results = dataclasses.replace(results, points=(dataclasses.replace(results.points[0], runs=(run,)),))
     store.save(results, tmp_path / "out.json")
-    assert store.load(tmp_path / "out.json").points[0].runs[0].start_ns == values
+    assert store.load(tmp_path / "out.json").points[0].runs[0].ns["start"] == values
 
 
 def test_a_saved_file_replaces_another(make_results: MakeResults, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_pyperf_reads_it(make_results: MakeResults, tmp_path: Path) -> None:
     facts = benchmark.get_metadata()
     assert benchmark.get_nrun() == 2
     assert benchmark.median() == pytest.approx(38e-6)
-    assert (facts["heap_mb"], facts["vmpte_kb"], facts["language"], facts["route"]) == (2, 44, "C", "c_fork")
+    assert (facts["size"], facts["vmpte_kb"], facts["language"], facts["route"]) == (2, 44, "C", "c_fork")
     done = subprocess.run(
         [sys.executable, "-m", "pyperf", "show", str(path)], capture_output=True, text=True, check=True
     )

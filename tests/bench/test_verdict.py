@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from made_up_results import MakeResults
 
-from taskclone.bench.results import ALONE, TOGETHER, Results
-from taskclone.bench.verdict import Bar, judge
+from taskclone.bench.results import ALONE, TOGETHER, Bar, Results
+from taskclone.bench.verdict import judge
 
 
 def bar(results: Results, part: str) -> Bar:
@@ -110,7 +110,8 @@ def test_spoilt_conditions_are_said(make_results: MakeResults) -> None:
     results = make_results()
     noisy = dataclasses.replace(results, host={**results.host, "load_avg_1min": 3.0})
     point = noisy.points[0]
-    run = dataclasses.replace(point.runs[0], start_ns=(10, 50, 100, 900), huge_kb=2048)
+    ns = {"start": (10, 50, 100, 900), "total": (20, 60, 110, 910)}
+    run = dataclasses.replace(point.runs[0], ns=ns, huge_kb=2048)
     noisy = dataclasses.replace(noisy, points=(dataclasses.replace(point, runs=(run,)), *noisy.points[1:]))
     warnings = "\n".join(judge(noisy).warnings)
     assert "a note" in warnings
@@ -118,4 +119,4 @@ def test_spoilt_conditions_are_said(make_results: MakeResults) -> None:
     assert "huge pages were in use: label of c_fork" in warnings
     assert "label of c_fork at 0 MB" in warnings
     assert judge(results).warnings == ("a note",)
-    assert "only 500 launches" in "\n".join(judge(dataclasses.replace(results, count=500)).warnings)
+    assert "only 500 values" in "\n".join(judge(dataclasses.replace(results, count=500)).warnings)

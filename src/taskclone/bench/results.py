@@ -8,7 +8,7 @@ from itertools import chain
 
 from taskclone.bench.stats import Summary, summarize
 
-__all__ = ["ALONE", "TOGETHER", "Fact", "Point", "PointRun", "Results"]
+__all__ = ["ALONE", "TOGETHER", "Bar", "Fact", "Point", "PointRun", "Results", "Verdict"]
 
 ALONE = "alone"
 """Measured in processes of its own."""
@@ -20,10 +20,9 @@ Fact = str | int | float
 
 @dataclass(frozen=True)
 class PointRun:
-    """One series at one heap in one process. Times in ns, memory in kB (-1: not known)."""
+    """One series at one size in one process. ``ns`` by the name of the time, memory in kB (-1: not known)."""
 
-    start_ns: tuple[int, ...]
-    total_ns: tuple[int, ...]
+    ns: dict[str, tuple[int, ...]]
     vmpte_kb: int
     vmrss_kb: int
     huge_kb: int
@@ -31,29 +30,43 @@ class PointRun:
 
 @dataclass(frozen=True)
 class Point:
-    """One series at one heap, in all processes that measured it."""
+    """One series at one size, in all processes that measured it. ``group`` is ALONE, TOGETHER or the name of a part."""
 
     series: str
     label: str
     language: str
     route: str
     group: str
-    heap_mb: int
+    axis: str
+    size: int
     runs: tuple[PointRun, ...]
 
-    @cached_property
-    def start(self) -> Summary:
-        """ns from the call until it was back in the creator."""
-        return summarize(tuple(chain.from_iterable(run.start_ns for run in self.runs)))
+    @property
+    def times(self) -> tuple[str, ...]:
+        """What was timed, the most important first."""
+        return tuple(self.runs[0].ns)
+
+    def summary(self, time: str) -> Summary:
+        """In ns, over all launches of all processes. KeyError: that was not timed."""
+        return self._summaries[time]
 
     @cached_property
+    def _summaries(self) -> dict[str, Summary]:
+        return {time: summarize(tuple(chain.from_iterable(run.ns[time] for run in self.runs))) for time in self.times}
+
+    @property
+    def start(self) -> Summary:
+        """ns from the call until it was back in the creator."""
+        return self.summary("start")
+
+    @property
     def total(self) -> Summary:
         """ns from the call until the task was joined or reaped and its result there."""
-        return summarize(tuple(chain.from_iterable(run.total_ns for run in self.runs)))
+        return self.summary("total")
 
     @property
     def count(self) -> int:
-        return sum(len(run.start_ns) for run in self.runs)
+        return sum(len(run.ns[self.times[0]]) for run in self.runs)
 
     @property
     def vmpte_kb(self) -> int:
@@ -87,13 +100,13 @@ class Results:
     notes: tuple[str, ...] = ()
 
     def curve(self, series: str, group: str = ALONE) -> list[Point]:
-        """The points of one series by ascending heap; empty when it was not measured."""
+        """The points of one series by ascending size; empty when it was not measured."""
         found = [point for point in self.points if point.series == series and point.group == group]
-        return sorted(found, key=lambda point: point.heap_mb)
+        return sorted(found, key=lambda point: point.size)
 
-    def point(self, series: str, heap_mb: int, group: str = ALONE) -> Point | None:
+    def point(self, series: str, size: int, group: str = ALONE) -> Point | None:
         for point in self.curve(series, group):
-            if point.heap_mb == heap_mb:
+            if point.size == size:
                 return point
         return None
 
@@ -102,5 +115,35 @@ class Results:
         return list(dict.fromkeys(point.series for point in self.points if point.group == group))
 
     @property
-    def heaps(self) -> list[int]:
-        return sorted({point.heap_mb for point in self.points})
+    def axis(self) -> str:
+        """The main one."""
+        return next((point.axis for point in self.points if point.group == ALONE), "heap")
+
+    @property
+    def sizes(self) -> list[int]:
+        """On the main axis."""
+        return sorted({point.size for point in self.points if point.group in (ALONE, TOGETHER)})
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something to reach: ``measured`` must not exceed ``limit``. None: it was not measured."""
+
+    name: str
+    measured: float | None
+    limit: float
+    unit: str
+    detail: str
+
+    @property
+    def state(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        return "reached" if self.measured <= self.limit else "missed"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    sentences: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    warnings: tuple[str, ...]

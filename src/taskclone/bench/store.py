@@ -1,7 +1,8 @@
 """Results as a JSON file in pyperf's format, and back without loss: ``python -m pyperf show FILE`` reads it too.
 
-A point becomes two pyperf benchmarks, ``launch/c_fork/alone/2MB/start`` and ``.../total``: one pyperf run for each
-process that measured it, every single launch as a value in seconds, and everything else as metadata.
+A point becomes a pyperf benchmark for each of its times, ``launch/c_fork/alone/2MB/start`` and ``.../total``: one
+pyperf run for each process that measured it, every single launch as a value in seconds, and everything else as
+metadata.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import pyperf  # type: ignore[import-untyped]
 
+from taskclone.bench.axes import AXES
 from taskclone.bench.results import Fact, Point, PointRun, Results
 
 __all__ = ["load", "save"]
 
 NS = 1e9
-POINT_FACTS = ("series", "label", "language", "route", "group", "heap_mb")
+POINT_FACTS = ("series", "label", "language", "route", "group", "axis", "size")
 RUN_FACTS = ("vmpte_kb", "vmrss_kb", "huge_kb")
 HOST = "host_"
 NOTE = "note_"
@@ -39,10 +41,11 @@ def save(results: Results, path: Path) -> None:
 
 def _point_benchmarks(point: Point, shared: dict[str, Fact]) -> Iterator[pyperf.Benchmark]:
     facts = {name: getattr(point, name) for name in POINT_FACTS}
-    for what in ("start", "total"):
-        name = f"{shared['case']}/{point.series}/{point.group}/{point.heap_mb}MB/{what}"
+    size = f"{point.size}{AXES[point.axis].mark}"
+    for what in point.times:
+        name = f"{shared['case']}/{point.series}/{point.group}/{size}/{what}"
         runs = [
-            (getattr(run, f"{what}_ns"), {**facts, "what": what, **{fact: getattr(run, fact) for fact in RUN_FACTS}})
+            (run.ns[what], {**facts, "what": what, **{fact: getattr(run, fact) for fact in RUN_FACTS}})
             for run in point.runs
         ]
         yield _benchmark(name, runs, shared)
@@ -68,7 +71,7 @@ def load(path: Path) -> Results:
     suite = pyperf.BenchmarkSuite.load(str(path))
     memcpy: dict[int, tuple[int, ...]] = {}
     loop: dict[tuple[str, int], tuple[int, ...]] = {}
-    halves: list[tuple[dict[str, Fact], pyperf.Benchmark]] = []
+    timed: list[tuple[dict[str, Fact], pyperf.Benchmark]] = []
     facts: dict[str, Fact] = {}
     for benchmark in suite:
         facts = benchmark.get_metadata()
@@ -77,7 +80,7 @@ def load(path: Path) -> Results:
         elif "loop_kind" in facts:
             loop[str(facts["loop_kind"]), int(facts["loop_heap_mb"])] = _nanoseconds(benchmark.get_values())
         elif "series" in facts:
-            halves.append((facts, benchmark))
+            timed.append((facts, benchmark))
         else:
             raise ValueError(f"{path}: not written by taskclone bench: {benchmark.get_name()}")
     return Results(
@@ -85,31 +88,27 @@ def load(path: Path) -> Results:
         host={name.removeprefix(HOST): value for name, value in facts.items() if name.startswith(HOST)},
         count=int(facts["asked_count"]),
         seconds=float(facts["asked_seconds"]),
-        points=tuple(_points(halves)),
+        points=tuple(_points(timed)),
         memcpy=memcpy,
         loop=loop,
         notes=tuple(str(facts[name]) for name in sorted(facts) if name.startswith(NOTE)),
     )
 
 
-def _points(halves: list[tuple[dict[str, Fact], pyperf.Benchmark]]) -> Iterator[Point]:
-    def key(half: tuple[dict[str, Fact], pyperf.Benchmark]) -> tuple[Fact, ...]:
-        return tuple(half[0][name] for name in POINT_FACTS)
+def _points(timed: list[tuple[dict[str, Fact], pyperf.Benchmark]]) -> Iterator[Point]:
+    def key(one: tuple[dict[str, Fact], pyperf.Benchmark]) -> tuple[Fact, ...]:
+        return tuple(one[0][name] for name in POINT_FACTS)
 
-    for _, pair in groupby(halves, key):
-        by_what = {facts["what"]: (facts, benchmark) for facts, benchmark in pair}
-        facts, started = by_what["start"]
-        _, ended = by_what["total"]
-        runs = tuple(
-            PointRun(
-                _nanoseconds(start.values),
-                _nanoseconds(total.values),
-                **{name: start.get_metadata()[name] for name in RUN_FACTS},
-            )
-            for start, total in zip(started.get_runs(), ended.get_runs(), strict=True)
-        )
-        strings = {name: str(facts[name]) for name in POINT_FACTS if name != "heap_mb"}
-        yield Point(**strings, heap_mb=int(facts["heap_mb"]), runs=runs)
+    for _, several in groupby(timed, key):
+        by_time = {str(facts["what"]): (facts, benchmark) for facts, benchmark in several}
+        facts = next(iter(by_time.values()))[0]
+        runs = []
+        for of_one_process in zip(*(benchmark.get_runs() for _, benchmark in by_time.values()), strict=True):
+            ns = {time: _nanoseconds(run.values) for time, run in zip(by_time, of_one_process, strict=True)}
+            metadata = of_one_process[0].get_metadata()
+            runs.append(PointRun(ns, **{name: metadata[name] for name in RUN_FACTS}))
+        strings = {name: str(facts[name]) for name in POINT_FACTS if name != "size"}
+        yield Point(**strings, size=int(facts["size"]), runs=tuple(runs))
 
 
 def _nanoseconds(seconds: Iterable[float]) -> tuple[int, ...]:

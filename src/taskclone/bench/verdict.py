@@ -3,13 +3,14 @@ in favour of anybody."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
 
-from taskclone.bench.results import ALONE, TOGETHER, Point, Results
+from taskclone.bench.axes import size_text
+from taskclone.bench.causes import explain
+from taskclone.bench.results import ALONE, TOGETHER, Bar, Point, Results, Verdict
 from taskclone.bench.stats import fit_line
 
-__all__ = ["Bar", "Verdict", "judge"]
+__all__ = ["judge", "us", "warnings"]
 
 ARTICLE_HEAP_MB = 2
 ARTICLE_RATIO = 6.3
@@ -18,32 +19,8 @@ UNSTEADY = 0.5
 ENOUGH = 2000
 
 
-@dataclass(frozen=True)
-class Bar:
-    """Something to reach: ``measured`` must not exceed ``limit``. None: it was not measured."""
-
-    name: str
-    measured: float | None
-    limit: float
-    unit: str
-    detail: str
-
-    @property
-    def state(self) -> str:
-        if self.measured is None:
-            return "not measured"
-        return "reached" if self.measured <= self.limit else "missed"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    sentences: tuple[str, ...]
-    bars: tuple[Bar, ...]
-    warnings: tuple[str, ...]
-
-
 def judge(results: Results) -> Verdict:
-    said = (_ratio(results), _slopes(results), _page_tables(results), _not_copied(results))
+    said = (_ratio(results), _slopes(results), _page_tables(results), _not_copied(results), *explain(results))
     bars = (
         _same_as_loop(results),
         _flat(results, "in_place", "shared in place"),
@@ -51,7 +28,7 @@ def judge(results: Results) -> Verdict:
         _beside(results, "in_place", "py_thread", "shared in place / threading.Thread, with result", 1.0),
         _beside(results, "copied", "py_fork", "copied / os.fork + _exit + waitpid, with result", 1.15),
     )
-    return Verdict(tuple(sentence for sentence in said if sentence), bars, tuple(_warnings(results)))
+    return Verdict(tuple(sentence for sentence in said if sentence), bars, tuple(warnings(results)))
 
 
 # Sentences
@@ -67,7 +44,7 @@ def _ratio(results: Results) -> str:
     assert thread is not None
     return (
         f"In C, with {heap} MB of touched heap, starting a process takes {ratios[heap]:.1f} times as long as starting "
-        f"a thread: {_us(fork.start.median)} against {_us(thread.start.median)} us "
+        f"a thread: {us(fork.start.median)} against {us(thread.start.median)} us "
         f"(the article, at {ARTICLE_HEAP_MB} MB: {ARTICLE_RATIO} times)."
     )
 
@@ -87,7 +64,7 @@ def _page_tables(results: Results) -> str:
     curve = results.curve("c_fork")
     if not curve:
         return ""
-    points = ", ".join(f"{point.vmpte_kb} at {point.heap_mb} MB" for point in curve)
+    points = ", ".join(f"{point.vmpte_kb} at {point.size} MB" for point in curve)
     return f"Page tables of the process that forks (VmPTE), in kB: {points} (the article: tens of kB)."
 
 
@@ -96,13 +73,13 @@ def _not_copied(results: Results) -> str:
     if len(curve) < 2 or not large or not small:
         return ""
     added, copied = _slope_us(curve), median(large) / 1e3 / 2
-    told = f"memcpy of 2 MiB takes {_us(median(large))} us here, {copied:.1f} us for each MB, and fork pays"
+    told = f"memcpy of 2 MiB takes {us(median(large))} us here, {copied:.1f} us for each MB, and fork pays"
     page = f"{added * 1000 / 256:.0f} ns for each page of 4 KiB"
     if added >= copied:
         return f"These figures alone do not show that the heap was not copied: {told} {added:.1f} ({page})."
     return (
         f"The heap cannot have been copied: {told} only {added:.1f}. The 2 KiB of page table that map an MB would be "
-        f"copied in {median(small) / 1e3 / 32:.2f} us (memcpy of 64 KiB: {_us(median(small))} us): what grows is the "
+        f"copied in {median(small) / 1e3 / 32:.2f} us (memcpy of 64 KiB: {us(median(small))} us): what grows is the "
         f"work for every page, {page}."
     )
 
@@ -141,7 +118,7 @@ def _flat(results: Results, key: str, label: str) -> Bar:
             call[group] = curve[-1].start.median / curve[0].start.median
     if not with_result:
         return Bar(f"{label}, with result: largest heap / smallest", None, 1.25, "x", "needs two heaps")
-    small, large = results.heaps[0], results.heaps[-1]
+    small, large = results.sizes[0], results.sizes[-1]
     detail = ", ".join(f"{group} {ratio:.2f} (call alone {call[group]:.2f})" for group, ratio in with_result.items())
     if large < FLAT_HEAP_MB:
         detail += f"; the bar is meant for 1 GB: --heap 0,{FLAT_HEAP_MB}"
@@ -152,9 +129,9 @@ def _beside(results: Results, ours: str, theirs: str, name: str, limit: float) -
     """The worst ratio of medians over all heaps, both in one process."""
     ratios = {}
     for point in results.curve(ours, TOGETHER):
-        rival = results.point(theirs, point.heap_mb, TOGETHER)
+        rival = results.point(theirs, point.size, TOGETHER)
         if rival:
-            ratios[point.heap_mb] = point.total.median / rival.total.median
+            ratios[point.size] = point.total.median / rival.total.median
     if not ratios:
         return Bar(name, None, limit, "x", "not in these results")
     detail = ", ".join(f"{ratio:.2f} at {heap} MB" for heap, ratio in ratios.items())
@@ -168,9 +145,9 @@ def _fork_to_thread(results: Results) -> dict[int, float]:
     """Start of fork / start of pthread_create in C, medians, by heap."""
     ratios = {}
     for fork in results.curve("c_fork"):
-        thread = results.point("c_pthread", fork.heap_mb)
+        thread = results.point("c_pthread", fork.size)
         if thread:
-            ratios[fork.heap_mb] = fork.start.median / thread.start.median
+            ratios[fork.size] = fork.start.median / thread.start.median
     return ratios
 
 
@@ -179,27 +156,29 @@ def _article_heap(ratios: dict[int, float]) -> int:
 
 
 def _slope_us(curve: list[Point]) -> float:
-    return fit_line([point.heap_mb for point in curve], [point.start.median / 1e3 for point in curve]).slope
+    return fit_line([point.size for point in curve], [point.start.median / 1e3 for point in curve]).slope
 
 
-def _us(ns: float) -> str:
-    us = ns / 1e3
-    return f"{us:.1f}" if us < 100 else f"{us:.0f}"
+def us(ns: float) -> str:
+    """Microseconds for people."""
+    value = ns / 1e3
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def _warnings(results: Results) -> list[str]:
+def warnings(results: Results) -> list[str]:
     """Instability and spoilt conditions, said aloud."""
-    warnings = list(results.notes)
+    said = list(results.notes)
     if results.count < ENOUGH:
-        warnings.append(f"only {results.count} launches a point: ratios wander by some ten percent, a full run decides")
+        said.append(f"only {results.count} values a point: ratios wander by some ten percent, a full run decides")
     load = results.host.get("load_avg_1min", 0.0)
     if isinstance(load, float) and load > 0.5:
-        warnings.append(f"the machine was not quiet: load average {load:.1f} before the run")
-    huge = sorted({point.label for point in results.points if point.huge_kb > 0})
+        said.append(f"the machine was not quiet: load average {load:.1f} before the run")
+    huge = sorted({point.label for point in results.points if point.huge_kb > 0 and point.axis != "huge"})
     if huge:
-        warnings.append(f"huge pages were in use: {', '.join(huge)}")
+        said.append(f"huge pages were in use: {', '.join(huge)}")
     alone = [point for point in results.points if point.group == ALONE]
-    unsteady = [f"{point.label} at {point.heap_mb} MB" for point in alone if point.start.spread > UNSTEADY]
+    unsteady = [f"{point.label} at {size_text(point.axis, point.size)}" for point in alone
+                if point.summary(point.times[0]).spread > UNSTEADY]  # fmt: skip
     if unsteady:
-        warnings.append(f"unsteady (the middle half is more than {UNSTEADY:.0%} apart): {', '.join(unsteady)}")
-    return warnings
+        said.append(f"unsteady (the middle half is more than {UNSTEADY:.0%} apart): {', '.join(unsteady)}")
+    return said

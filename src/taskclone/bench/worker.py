@@ -16,9 +16,10 @@ from time import monotonic
 from typing import Any, TextIO
 
 from taskclone import _core
+from taskclone.bench.axes import AXES
 from taskclone.bench.cases import find
-from taskclone.bench.memory import Heap, forbid_huge_pages, memory_facts
-from taskclone.bench.series import Case, Measure, Samples
+from taskclone.bench.memory import forbid_huge_pages, memory_facts
+from taskclone.bench.series import Case, Measure, Samples, Series
 
 __all__ = ["Request", "main"]
 
@@ -29,11 +30,12 @@ MEMCPY_REPEATS = 200
 
 @dataclass(frozen=True)
 class Request:
-    """What one worker does: all ``series`` in turn, at every heap. ``program`` is the C program, for one C series."""
+    """What one worker does: all ``series`` in turn, at every size. ``program`` is the C program, for one C series."""
 
     case: str
     series: tuple[str, ...]
-    heaps: tuple[int, ...]
+    axis: str
+    sizes: tuple[int, ...]
     count: int
     seconds: float
     cpu: int | None
@@ -44,12 +46,13 @@ class Request:
 def main(argv: list[str]) -> int:
     request = Request(**json.loads(argv[1]))
     if request.cpu is not None:
-        os.sched_setaffinity(0, {request.cpu})
+        os.sched_setaffinity(0, _cpus(request.cpu, request.axis))
     with os.fdopen(os.dup(1), "w") as answers:
-        try:
-            forbid_huge_pages()
-        except OSError as error:
-            _answer(answers, event="note", text=f"huge pages could not be forbidden: {error}")
+        if request.axis != "huge":
+            try:
+                forbid_huge_pages()
+            except OSError as error:
+                _answer(answers, event="note", text=f"huge pages could not be forbidden: {error}")
         case = find(request.case)
         kind = case.find(request.series[0]).bare if len(request.series) == 1 else None
         if kind and request.program:
@@ -61,9 +64,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _cpus(cpu: int, axis: str) -> set[int]:
+    """The one that all are pinned to; where the number of CPUs is the question, another, lower one too."""
+    if axis != "cpus":
+        return {cpu}
+    return {cpu, min(os.sched_getaffinity(0))}
+
+
 def _become_program(program: str, kind: str, request: Request) -> None:
-    heaps = [str(heap) for heap in request.heaps]
-    os.execv(program, [program, kind, str(request.count), repr(request.seconds), *heaps])
+    sizes = [str(size) for size in request.sizes]
+    os.execv(program, [program, kind, str(request.count), repr(request.seconds), request.axis, *sizes])
 
 
 def _answer(answers: TextIO, **event: Any) -> None:
@@ -78,26 +88,32 @@ def _measure_memcpy(sizes: Iterable[int], answers: TextIO) -> None:
 
 
 def _measure_series(case: Case, request: Request, answers: TextIO) -> None:
-    measures = {key: case.find(key).measure for key in request.series}
-    for measure in measures.values():
-        measure(WARM_UP, request.seconds)
-    heap = Heap()
-    for megabytes in request.heaps:
-        heap.grow_to(megabytes)
+    measures = {key: _measure_of(case.find(key)) for key in request.series}
+    burden = AXES[request.axis].burden()
+    for number, size in enumerate(request.sizes):
+        burden.grow_to(size)
+        for measure in () if number else measures.values():
+            measure(WARM_UP, request.seconds, size)
         memory = memory_facts()
-        for key, samples in _in_turn(measures, request.count, request.seconds).items():
-            values = {name: value.tolist() for name, value in samples._asdict().items()}
-            _answer(answers, event="point", series=key, heap_mb=megabytes, **memory._asdict(), **values)
+        for key, samples in _in_turn(measures, request.count, request.seconds, size).items():
+            ns = {time: values.tolist() for time, values in samples.items()}
+            _answer(answers, event="point", series=key, size=size, **memory._asdict(), ns=ns)
 
 
-def _in_turn(measures: dict[str, Measure], count: int, seconds: float) -> dict[str, Samples]:
-    """All of them at one heap: ``count`` launches each, or as many as fit into ``seconds`` for all together.
+def _measure_of(series: Series) -> Measure:
+    if series.measure is None:
+        raise RuntimeError(f"{series.label} is measured by bare_program, which is not installed")
+    return series.measure
+
+
+def _in_turn(measures: dict[str, Measure], count: int, seconds: float, size: int) -> dict[str, Samples]:
+    """All of them at one size: ``count`` launches each, or as many as fit into ``seconds`` for all together.
 
     A few launches each, then the next, so that a slow second falls on all. The order is turned round every time, and
     before it is counted each makes some launches that are not: who comes after a fork of a large heap finds cold
     caches and pages to be copied, and a fork ends the idle hosts.
     """
-    done = {key: Samples(array("Q"), array("Q")) for key in measures}
+    done: dict[str, Samples] = {key: {} for key in measures}
     chunk = CHUNK if len(measures) > 1 else count
     order = list(measures.items())
     deadline = monotonic() + seconds
@@ -105,10 +121,10 @@ def _in_turn(measures: dict[str, Measure], count: int, seconds: float) -> dict[s
     for first in range(0, count, chunk):
         for key, measure in order:
             if len(order) > 1:
-                measure(WARM_UP, max(left, 0.001))
-            some = measure(min(chunk, count - first), max(left, 0.001))
-            done[key].start_ns.extend(some.start_ns)
-            done[key].total_ns.extend(some.total_ns)
+                measure(WARM_UP, max(left, 0.001), size)
+            some = measure(min(chunk, count - first), max(left, 0.001), size)
+            for time, values in some.items():
+                done[key].setdefault(time, array("Q")).extend(values)
             left = deadline - monotonic()
         order.reverse()
         if left <= 0:

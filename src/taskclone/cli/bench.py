@@ -1,4 +1,4 @@
-"""``taskclone bench``: what a start costs on this machine."""
+"""``taskclone bench``: what a start, and a switch between two tasks, cost on this machine."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import importlib.util
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from taskclone.bench.results import Results
+    from taskclone.bench.results import Bar, Results
     from taskclone.bench.run import OnStep, Options
     from taskclone.bench.series import Case
-    from taskclone.bench.verdict import Bar
 
 __all__ = ["bench"]
 
 EXTRA = ("rich", "matplotlib", "pyperf", "psutil")
 HEAPS = "0,2,4,8,16,32,64,128"
 QUICK_HEAPS = "0,2,8,32"
+F = TypeVar("F", bound=Callable[..., object])
 COLORS = {"reached": "green", "missed": "red", "not measured": "yellow"}
 FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -49,26 +49,41 @@ def parse_heaps(_context: click.Context, _option: click.Parameter, text: str | N
 
 @click.group()
 def bench() -> None:
-    """Measure what a start costs on this machine."""
+    """Measure what tasks cost on this machine."""
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"bench needs {', '.join(missing)}: pip install 'taskclone[bench]'")
 
 
+def outputs(command: F) -> F:
+    """--json, --png and --svg."""
+    for option in (
+        click.option("--svg", type=FILE, help="Write the chart."),
+        click.option("--png", type=FILE, help="Write the chart."),
+        click.option("--json", "json_file", type=FILE, help="Write all values, in pyperf's format."),
+    ):
+        command = option(command)
+    return command
+
+
 @bench.command()
 @click.option("--heap", "heaps", metavar="MB,...", callback=parse_heaps, help=f"Touched heap. [default: {HEAPS}]")
 @click.option("--count", type=click.IntRange(1, 10_000_000), help="Launches a point. [default: 10000]")
-@click.option("--quick", is_flag=True, help=f"Heaps {QUICK_HEAPS}, 500 launches or 1 s a point.")
+@click.option("--quick", is_flag=True, help=f"Heaps {QUICK_HEAPS}, 500 launches or 0.5 s a point.")
+@click.option("--explain/--no-explain", default=True, show_default=True,
+              help="Measure too what the cost follows: mappings, descriptors, the body's first instruction, the bill "
+                   "after a fork.")  # fmt: skip
+@click.option("--huge-pages", is_flag=True, help="Measure fork too with the heap in huge pages.")
 @click.option("--unpinned", is_flag=True, help="Leave the measuring processes to the scheduler, on any CPU.")
 @click.option("--loop", type=click.Path(exists=True, dir_okay=False, executable=True, resolve_path=True),
               help="A compiled csrc/testing/launch_loop.c to compare with.")  # fmt: skip
-@click.option("--json", "json_file", type=FILE, help="Write all values, in pyperf's format.")
-@click.option("--png", type=FILE, help="Write the chart.")
-@click.option("--svg", type=FILE, help="Write the chart.")
+@outputs
 def launch(
     heaps: tuple[int, ...] | None,
     count: int | None,
     quick: bool,
+    explain: bool,
+    huge_pages: bool,
     unpinned: bool,
     loop: str | None,
     json_file: Path | None,
@@ -77,31 +92,74 @@ def launch(
 ) -> None:
     """The article's experiment: launch time of processes, threads and what lies between, against touched heap.
 
-    10,000 launches a point or 20 seconds, whichever comes first.
+    10,000 launches a point or 20 seconds, whichever comes first; a tenth of that for the points that explain.
     """
-    from taskclone.bench import host, store
-    from taskclone.bench.cases import find
-    from taskclone.bench.run import Options, estimate, run
+    from taskclone.bench import host
+    from taskclone.bench.cases.launch import CASE, EXPLAINING, HUGE
+    from taskclone.bench.run import Options
 
     make_folders(json_file, png, svg)
     heaps = heaps or tuple(map(int, (QUICK_HEAPS if quick else HEAPS).split(",")))
     if heaps[-1] > host.available_mb() // 2:
         raise click.BadParameter(f"{heaps[-1]} MB is more than half of the {host.available_mb()} MB that are free",
                                  param_hint="--heap")  # fmt: skip
-    case = find("launch")
+    if huge_pages and len(heaps) < 2:
+        raise click.BadParameter("a slope needs two heaps: --heap 0,32", param_hint="--huge-pages")
+    parts = (*(EXPLAINING if explain else ()), *((HUGE._replace(sizes=heaps),) if huge_pages else ()))
     count = count or (500 if quick else 10_000)
-    seconds, rounds = (1.0, 3) if quick else (20.0, 10)
+    seconds, rounds = (0.5, 3) if quick else (20.0, 10)
     cpu = None if unpinned else host.pick_cpu()
-    options = Options(heaps, count, seconds, min(rounds, count), cpu, loop)
-    guess = estimate(case, options)
+    rounds = min(rounds, count)
+    part_count, part_seconds = max(count // 10, rounds), seconds / 2 if quick else seconds / 10
+    options = Options(heaps, count, seconds, rounds, cpu, loop, parts, part_count, part_seconds)
     click.echo(
-        f"{len(case.series)} ways to start a task, {len(heaps)} heaps up to {heaps[-1]} MB, {count:,} launches or "
-        f"{seconds:g} s a point, {'not pinned' if cpu is None else f'pinned to CPU {cpu}'}: "
-        f"about {duration(guess.likely)}, at most {duration(guess.most)}",
+        f"{len(CASE.series)} ways to start a task, {len(heaps)} heaps up to {heaps[-1]} MB, {length_of(CASE, options)}",
         err=True,
     )
+    measure(CASE, options, json_file, png, svg)
+
+
+@bench.command()
+@click.option("--count", type=click.IntRange(1, 10_000_000), help="Round trips a point. [default: 20000]")
+@click.option("--quick", is_flag=True, help="2,000 round trips or 0.5 s a point.")
+@outputs
+def switch(count: int | None, quick: bool, json_file: Path | None, png: Path | None, svg: Path | None) -> None:
+    """A round trip between two tasks, by what they share and how they wake each other; on one CPU and on two.
+
+    20,000 a point or 5 seconds, whichever comes first.
+    """
+    from taskclone.bench import host
+    from taskclone.bench.cases import find
+    from taskclone.bench.run import Options
+
+    make_folders(json_file, png, svg)
+    case = find("switch")
+    count = count or (2000 if quick else 20_000)
+    seconds, rounds = (0.5, 3) if quick else (5.0, 10)
+    options = Options(case.sizes, count, seconds, min(rounds, count), host.pick_cpu())
+    click.echo(f"{len(case.series)} pairs of tasks, {length_of(case, options)}", err=True)
+    measure(case, options, json_file, png, svg)
+
+
+def length_of(case: Case, options: Options) -> str:
+    """What is asked for at a point, where, and how long it will take."""
+    from taskclone.bench.run import estimate
+
+    guess = estimate(case, options)
+    return (
+        f"{options.count:,} values or {options.seconds:g} s a point, "
+        f"{'not pinned' if options.cpu is None else f'pinned to CPU {options.cpu}'}: "
+        f"about {duration(guess.likely)}, at most {duration(guess.most)}"
+    )
+
+
+def measure(case: Case, options: Options, json_file: Path | None, png: Path | None, svg: Path | None) -> None:
+    """Run, write the files, print."""
+    from taskclone.bench import host, store
+    from taskclone.bench.run import run
+
     with progress(case, options) as on_step:
-        outcome = run(case, options, host.host_facts(cpu), on_step)
+        outcome = run(case, options, host.host_facts(options.cpu), on_step)
     if json_file:
         store.save(outcome.results, json_file)
     show_results(outcome.results)
@@ -140,9 +198,11 @@ def make_folders(*files: Path | None) -> None:
 
 def draw(results: Results, png: Path | None, svg: Path | None) -> None:
     if png or svg:
+        from taskclone.report.bars import save_bars
         from taskclone.report.chart import save_launch
 
-        save_launch(results, png, svg)
+        save = save_launch if results.axis == "heap" else save_bars
+        save(results, png, svg)
 
 
 @contextmanager
@@ -176,19 +236,28 @@ def show_results(results: Results) -> None:
     """Table, verdict, bars."""
     from rich.console import Console
 
-    from taskclone.bench.verdict import judge
-    from taskclone.report.tables import alone_table, together_table
+    from taskclone.bench.cases import find
+    from taskclone.report.tables import alone_table, cost_table, part_tables, together_table
 
     console = Console(width=1000)  # as wide as the tables need: a pipe and a narrow terminal lose no column
     console.print(alone_table(results))
     if any(point.group == "together" for point in results.points):
         console.print(together_table(results))
+    tables = list(part_tables(results))
+    for table in tables:
+        console.print(table)
+    if tables:
+        console.print(cost_table(results))
+    judge = find(results.case).judge
+    if judge is None:
+        return
     verdict = judge(results)
     for sentence in verdict.sentences:
         click.echo(wrap(sentence))
     for warning in verdict.warnings:
         click.echo(wrap(f"Note: {warning}"))
-    click.echo("\nWhat it must reach:")
+    if verdict.bars:
+        click.echo("\nWhat it must reach:")
     for bar in verdict.bars:
         click.echo(bar_line(bar))
 

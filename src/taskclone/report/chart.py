@@ -1,7 +1,8 @@
 """The chart of the launch benchmark, from stored results only.
 
 Left the article's picture: launch time in C against touched heap, both axes linear. Right the ways from Python, start
-to result; they lie too far apart for a linear axis, so that one is logarithmic and says so.
+to result; they lie too far apart for a linear axis, so that one is logarithmic and says so. Below, where the run has
+them, the parts that explain the picture: mappings, descriptors, and writing to the heap again after a fork.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from taskclone.bench.results import ALONE, Point, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["draw_launch", "save_launch"]
+__all__ = ["STYLE", "conditions", "draw_launch", "machine", "save_launch"]
 
 
 class Look(NamedTuple):
@@ -32,6 +33,10 @@ LOOKS = {
     "c_vm": Look("#b9a3d6", 1.2, "-", "^"),
     "py_fork": Look("#c1272d", 1.6, "--", "s"),
     "copied": Look("#c1272d", 2.0),
+    "mp_process": Look("#7b3f98", 1.6, "--", "v"),
+    "rewrite": Look("#999999", 1.6),
+    "rewrite_after": Look("#e08a3c", 2.0),
+    "rewrite_beside": Look("#c1272d", 2.0),
     "program": Look("#b8860b", 2.0, "-", "D"),
     "py_thread": Look("#0b5fa5", 1.6, "--", "s"),
     "thread": Look("#0b5fa5", 2.0),
@@ -69,22 +74,35 @@ def draw_launch(results: Results) -> Figure:
     """A figure without a window: no backend is chosen, nothing global is touched."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.5, 5.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1])
+    below = [part for part in PARTS if results.series_keys(part)]
+    figure = Figure(figsize=(12.5, 9.2 if below else 5.4), layout="constrained")
+    above, under = _halves(figure) if below else (figure, figure)
+    left, right = above.subplots(1, 2, width_ratios=[1, 1])
     _c_panel(left, results)
     _python_panel(right, results)
-    figure.suptitle(f"What it costs to start a task that does nothing: {_machine(results)}", fontsize=12.5)
-    figure.supxlabel(_conditions(results), fontsize=8.5, color="#555555")
+    if below:
+        for part, axes in zip(below, under.subplots(1, len(below), squeeze=False)[0], strict=True):
+            PARTS[part](axes, results)
+    figure.suptitle(f"What it costs to start a task that does nothing: {machine(results)}", fontsize=12.5)
+    figure.supxlabel(conditions(results), fontsize=8.5, color="#555555")
     return figure
+
+
+def _halves(figure: Figure) -> tuple[SubFigure, SubFigure]:
+    above, under = cast("Any", figure.subfigures(2, 1, height_ratios=[5, 4]))
+    return above, under
 
 
 def _c_panel(axes: Axes, results: Results) -> None:
     curves = _curves(results, "C")
     for curve in curves:
         _plot(axes, curve, [point.start.median / 1e3 for point in curve])
+    huge = results.curve("c_fork", "huge")
+    if huge:
+        _plot(axes, huge, [point.start.median / 1e3 for point in huge], f"{huge[0].label}, heap in huge pages", ":")
     axes.set_ylim(bottom=0)
     _label(axes, "In C, as in the article", "launch time (µs, median)")
-    if curves:
+    if curves or huge:
         axes.legend(loc="upper left", frameon=False)
 
 
@@ -101,6 +119,35 @@ def _python_panel(axes: Axes, results: Results) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
+def _burden_panel(axes: Axes, results: Results, part: str, title: str) -> None:
+    for key in results.series_keys(part):
+        curve = results.curve(key, part)
+        _plot(axes, curve, [point.total.median / 1e3 for point in curve])
+    axes.set_ylim(bottom=0)
+    _label(axes, title, "start to end (µs, median)", part)
+    axes.legend(loc="upper left", frameon=False, fontsize=8.5)
+
+
+def _mappings_panel(axes: Axes, results: Results) -> None:
+    _burden_panel(axes, results, "mappings", "In C, with mappings of one page")
+
+
+def _descriptors_panel(axes: Axes, results: Results) -> None:
+    _burden_panel(axes, results, "descriptors", "In C, with open descriptors")
+
+
+def _rewrite_panel(axes: Axes, results: Results) -> None:
+    for key in reversed(results.series_keys("rewrite")):
+        curve = results.curve(key, "rewrite")
+        _plot(axes, curve, [point.summary("rewrite").median / 1e6 for point in curve])
+    axes.set_ylim(bottom=0)
+    _label(axes, "The bill after: writing to the heap again", "all of it written (ms, median)")
+    axes.legend(loc="upper left", frameon=False, fontsize=8.5)
+
+
+PARTS = {"mappings": _mappings_panel, "descriptors": _descriptors_panel, "rewrite": _rewrite_panel}
+
+
 def _curves(results: Results, language: str) -> list[list[Point]]:
     """Those measured alone, the dearest first: legends read in the order of the lines."""
     curves = [results.curve(key) for key in results.series_keys(ALONE)]
@@ -109,39 +156,46 @@ def _curves(results: Results, language: str) -> list[list[Point]]:
     return sorted(chosen, key=lambda curve: -float(getattr(curve[-1], what).median))
 
 
-def _plot(axes: Axes, curve: list[Point], values: list[float]) -> None:
+def _plot(axes: Axes, curve: list[Point], values: list[float], label: str = "", style: str = "") -> None:
     look = LOOKS.get(curve[0].series, OTHER)
     axes.plot(
-        [point.heap_mb for point in curve],
+        [point.size for point in curve],
         values,
         color=look.color,
         linewidth=look.width,
-        linestyle=look.style,
+        linestyle=style or look.style,
         marker=look.marker,
         markersize=3.5 + look.width / 2,
-        label=curve[0].label,
+        label=label or curve[0].label,
         zorder=2 + look.width,
     )
 
 
-def _label(axes: Axes, title: str, y_label: str) -> None:
+def _label(axes: Axes, title: str, y_label: str, x_label: str = "touched heap (MB)") -> None:
     axes.set_title(title, fontsize=11, loc="left")
-    axes.set_xlabel("touched heap (MB)")
+    axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.margins(x=0.03)
 
 
-def _machine(results: Results) -> str:
+def machine(results: Results) -> str:
+    """Kernel, CPU and pinning."""
     host = results.host
     cpu = host.get("pinned_cpu", "none")
-    pinned = "not pinned" if cpu == "none" else f"pinned to CPU {cpu}"
+    who = "the creator " if results.axis == "cpus" else ""
+    pinned = "not pinned" if cpu == "none" else f"{who}pinned to CPU {cpu}"
     guest = " (virtual machine)" if host.get("virtual_machine") == "yes" else ""
     return f"Linux {host.get('kernel', '?')}, {host.get('cpu_model_name', '?')}{guest}, {pinned}"
 
 
-def _conditions(results: Results) -> str:
+def conditions(results: Results) -> str:
+    """What must be known beside the picture."""
     host = results.host
     return (
-        f"4 KiB pages · Python {host.get('python_version', '?')} · {host.get('libc', '?')} · up to {results.count:,} "
-        f"launches or {results.seconds:g} s a point · every series in fresh processes of its own"
+        f"{_pages(results)} · Python {host.get('python_version', '?')} · {host.get('libc', '?')} · "
+        f"up to {results.count:,} values or {results.seconds:g} s a point · every series in fresh processes of its own"
     )
+
+
+def _pages(results: Results) -> str:
+    return "4 KiB pages except where said" if results.series_keys("huge") else "4 KiB pages"

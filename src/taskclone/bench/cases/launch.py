@@ -2,19 +2,25 @@
 
 fork and pthread_create in C are the two curves of the article; clone(VM|VFORK) and clone(VM) stand between them. From
 Python: this package's routes, and the standard library's ways to the same end.
+
+The parts explain the curves: what else a start costs more of (mappings, descriptors), whether it is the page tables
+that count (the heap in huge pages), when the body begins, and the bill that comes after a fork.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 from taskclone import PROCESS, SHARED, THREAD, CloneFlags, Task, clone
-from taskclone.bench.series import Case, Measure, Series, c_loop, python_loop
+from taskclone.bench.series import Case, Measure, Part, Series, c_loop, python_loop
+from taskclone.bench.verdict import judge
 
-__all__ = ["CASE"]
+__all__ = ["CASE", "EXPLAINING", "HUGE"]
 
 
 def nothing() -> None:
@@ -55,8 +61,24 @@ def reap(pid: int) -> object:
     return os.waitpid(pid, 0)
 
 
+def launch_process() -> ForkProcess:
+    process = multiprocessing.get_context("fork").Process(target=nothing)
+    process.start()
+    return process
+
+
 def in_c(key: str, label: str, kind: str, cost_us: tuple[float, float]) -> Series:
     return Series(key, label, "C", kind, c_loop(kind), cost_us, bare=kind)
+
+
+def in_program(key: str, label: str, kind: str, cost_us: tuple[float, float]) -> Series:
+    """What needs the C program's own heap."""
+    return Series(key, label, "C", kind, None, cost_us, bare=kind)
+
+
+def first(kind: str, label: str, cost_us: tuple[float, float]) -> Series:
+    measure = c_loop(f"{kind}_first", ("start", "total", "first"))
+    return Series(f"c_{kind}_first", label, "C", kind, measure, cost_us, bare=f"{kind}_first")
 
 
 def in_python(key: str, label: str, name: str, measure: Measure, cost_us: tuple[float, float]) -> Series:
@@ -64,6 +86,61 @@ def in_python(key: str, label: str, name: str, measure: Measure, cost_us: tuple[
 
 
 join: Callable[[threading.Thread], object] = threading.Thread.join
+join_process: Callable[[ForkProcess], object] = ForkProcess.join
+
+EXPLAINING = (
+    Part(
+        "mappings",
+        "mappings",
+        (
+            in_c("c_fork", "fork (C)", "fork", (70, 3)),
+            in_c("c_vm_vfork", "clone VM|VFORK (C)", "vm_vfork", (10, 0.03)),
+            in_c("c_pthread", "pthread_create (C)", "pthread", (8, 0)),
+        ),
+        (0, 250, 500, 1000),
+    ),
+    Part(
+        "descriptors",
+        "descriptors",
+        (
+            in_c("c_fork", "fork (C)", "fork", (70, 0.06)),
+            in_c("c_vm_vfork", "clone VM|VFORK (C)", "vm_vfork", (10, 0.06)),
+            in_c("c_pthread", "pthread_create (C)", "pthread", (8, 0)),
+        ),
+        (0, 1000, 4000, 10_000),
+    ),
+    Part(
+        "first",
+        "heap",
+        (
+            first("fork", "fork (C)", (110, 11)),
+            first("pthread", "pthread_create (C)", (8, 0)),
+            first("vm_vfork", "clone VM|VFORK (C)", (10, 0)),
+            first("vm", "clone VM (C)", (9, 0)),
+        ),
+        (0, 32),
+    ),
+    Part(
+        "rewrite",
+        "heap",
+        (
+            in_program("rewrite", "no fork before", "rewrite", (0, 5)),
+            in_program("rewrite_after", "after a fork, the child gone", "rewrite_after", (100, 400)),
+            in_program("rewrite_beside", "after a fork, the child alive", "rewrite_beside", (100, 1000)),
+        ),
+        (2, 8, 16),
+    ),
+)
+HUGE = Part(
+    "huge",
+    "huge",
+    (
+        in_c("c_fork", "fork (C)", "fork", (70, 0.5)),
+        in_c("c_pthread", "pthread_create (C)", "pthread", (8, 0)),
+    ),
+    (),
+)
+"""At the sizes of the run."""
 
 CASE = Case(
     name="launch",
@@ -78,6 +155,9 @@ CASE = Case(
         in_python("thread", "taskclone thread", "thread", route(THREAD), (50, 0)),
         in_python("program", "taskclone /bin/true", "program", python_loop(launch_program, result_of), (500, 0)),
         in_python("py_fork", "os.fork", "os.fork", python_loop(launch_fork, reap), (600, 12)),
+        in_python(
+            "mp_process", "multiprocessing.Process", "fork", python_loop(launch_process, join_process), (1500, 12)
+        ),
         in_python("py_thread", "threading.Thread", "threading.Thread", python_loop(launch_thread, join), (35, 0)),
     ),
     # Apart, because a fork makes every page of the process read-only, and whoever comes next pays for the faults: what
@@ -86,4 +166,6 @@ CASE = Case(
         ("in_place", "py_thread", "shared", "thread", "c_pthread", "c_vm_vfork"),
         ("copied", "py_fork", "c_fork"),
     ),
+    parts=(*EXPLAINING, HUGE),
+    judge=judge,
 )
