@@ -9,6 +9,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     childsetup  what is done in the child before its body, as data
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
+    traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
     task        the handle of one task
     routes/     the ways to carry a start out, one file each
     launch      clone() and call()

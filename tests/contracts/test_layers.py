@@ -15,8 +15,8 @@ import taskclone
 PACKAGE = Path(taskclone.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 ORDER = [
-    "_core", "errors", "flags", "flagdoc", "rule", "rules", "explain", "childsetup", "plan", "outcome", "task",
-    "routes", "launch", "__init__", "bench", "report", "cli",
+    "_core", "errors", "flags", "flagdoc", "rule", "rules", "explain", "childsetup", "plan", "outcome",
+    "traces", "culprit", "salvage", "parcel", "task", "routes", "launch", "__init__", "bench", "report", "cli",
 ]  # fmt: skip
 """From the bottom, which is at the top of the layout, to the faces."""
 

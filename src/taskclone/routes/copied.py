@@ -16,9 +16,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams
-from taskclone.errors import TaskTerminated
+from taskclone.errors import OutcomeError, TaskError, TaskTerminated
 from taskclone.flags import flag_names
-from taskclone.outcome import ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
+from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message
+from taskclone.parcel import leave, take
 from taskclone.plan import Plan, unsupported
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
@@ -46,22 +47,34 @@ class CopiedHandle(ChildHandle, Copied):
         status = super().status()
         if status is not None and status.lost:
             # Reaped by somebody else on a kernel that keeps nothing: the task's own word, if it left one.
-            left = self.load()
+            left = self.left()
             if left is not None:
                 self.cached = status = ExitStatus(left[1], None, source="record")
         return status
 
     def unpack(self) -> Outcome:
-        """The outcome, where it is not simply None."""
-        left = self.load()
+        """The outcome, where it is not simply None. The Task keeps it, and asks once."""
+        try:
+            outcome = self._take()
+        except TaskError:
+            self.close()
+            raise
+        self.close()
+        return outcome
+
+    def _take(self) -> Outcome:
+        left = self.left()
         if left is None:
             self.check()
         status = self.status()
         assert status is not None, "outcome() before the end"
         if left is None:
             raise died(f"task {self.pid}", status)
-        kind, payload = left[0], left[2]
-        outcome = load(kind, payload)
+        try:
+            payload, buffers = self.load()
+        except OSError as error:
+            raise OutcomeError(f"what task {self.pid} has left cannot be mapped: {error}") from error
+        outcome = take(left[0], payload, buffers)
         if outcome[0] == "exit":
             raise died(f"task {self.pid}", status, how=outcome[1])
         return outcome
@@ -103,8 +116,7 @@ def _finish(task: CopiedHandle, value: object, error: BaseException | None) -> N
                 code = _leave(task, error)
             else:
                 flush_streams()
-                task.store(*dump(("value", value), 0))
-                code = 0
+                code = leave(task, ("value", value), 0)
         except TaskTerminated:
             terminated = True
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not rise in the clean-up
@@ -130,8 +142,7 @@ def _leave(task: CopiedHandle, exception: BaseException) -> int:
     outcome: Outcome = ("exception", exception)
     if isinstance(exception, SystemExit | KeyboardInterrupt):
         outcome = "exit", exit_message(exception)
-    task.store(*dump(outcome, code))
-    return code
+    return leave(task, outcome, code)
 
 
 # _signal's own function: the enums of signal.signal would be 25 more page faults in every task.
