@@ -39,7 +39,7 @@ class _Nowhere:
 
 
 def why_not(value: object, name: str, reason: Exception) -> str:
-    """The sentence about a ``value`` whose pickling failed for a ``reason``: "result['a'][3] is a _thread.lock (...)"."""
+    """The sentence about a ``value`` that pickle refused for a ``reason``: "result['a'][3] is a _thread.lock (...)"."""
     path, culprit = _find_culprit(value, name)
     return f"{path or 'something in it'} is {kind_of(culprit)} ({describe(reason)})"
 
@@ -108,12 +108,12 @@ def _parts(thing: Any) -> Iterator[tuple[str, object]]:
         for key in dict.keys(thing):
             yield f".key({shown(key)})", key
     elif issubclass(kind, list | tuple | deque):
-        base = next(base for base in (list, tuple, deque) if issubclass(kind, base))
-        for index, part in enumerate(base.__iter__(thing)):  # type: ignore[arg-type]
+        own: Any = next(base for base in (list, tuple, deque) if issubclass(kind, base))
+        for index, part in enumerate(own.__iter__(thing)):
             yield f"[{index}]", part
     elif issubclass(kind, set | frozenset):
-        base = set if issubclass(kind, set) else frozenset
-        for part in base.__iter__(thing):
+        own = set if issubclass(kind, set) else frozenset
+        for part in own.__iter__(thing):
             yield f".element({shown(part)})", part
     elif issubclass(kind, functools.partial):
         yield from ((".func", thing.func), (".args", thing.args), (".keywords", thing.keywords))
@@ -159,7 +159,9 @@ def shown(value: object) -> str:
 def describe(error: BaseException) -> str:
     """``TypeError: its text``, whatever the text raises."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
     try:
         text = str(error)
     except Exception as reason:

@@ -155,8 +155,8 @@ def _instead_of(one: BaseException, reason: Exception, instead: dict[int, BaseEx
 # ---- in the creator -------------------------------------------------------------------------------------------------
 
 
-def take(kind: int, payload: Any, buffers: list[Any]) -> Outcome:
-    """The outcome that ``leave`` has left.
+def take(kind: int, payload: Any, buffers: list[memoryview]) -> Outcome:
+    """The outcome that ``leave`` has left. Objects with large buffers are made from ``buffers``, which they keep.
 
     Raises:
         OutcomeError: it cannot be unpickled here; says which part of it, and why.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from taskclone.culprit import describe, find_path, kind_of
 
@@ -30,7 +30,7 @@ class Broken:
     __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
-def salvage(payload: Any, buffers: list[Any]) -> Any:
+def salvage(payload: Any, buffers: list[memoryview]) -> Any:
     """The object of a pickle that cannot be loaded, with ``Broken`` in it; None when nothing can be made."""
     if len(memoryview(payload)) > _MOST_BYTES:
         return None
@@ -46,8 +46,11 @@ def why_broken(value: object, name: str) -> str | None:
     return f"{found[0]} {found[1].text}" if found else None
 
 
-class _Salvager(pickle._Unpickler):  # type: ignore[misc, name-defined]
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+_InPython: Any = pickle._Unpickler
+
+
+class _Salvager(_InPython):  # type: ignore[misc]
+    dispatch: ClassVar = dict(_InPython.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         try:

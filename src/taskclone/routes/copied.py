@@ -74,7 +74,7 @@ class CopiedHandle(ChildHandle, Copied):
             payload, buffers = self.load()
         except OSError as error:
             raise OutcomeError(f"what task {self.pid} has left cannot be mapped: {error}") from error
-        outcome = take(left[0], payload, buffers)
+        outcome = take(left[0], payload, [memoryview(buffer) for buffer in buffers])
         if outcome[0] == "exit":
             raise died(f"task {self.pid}", status, how=outcome[1])
         return outcome
