@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import contextlib
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams
 from taskclone.errors import OutcomeError, TaskError, TaskTerminated
@@ -23,6 +25,9 @@ from taskclone.parcel import leave, take
 from taskclone.plan import Plan, unsupported
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
+
+if TYPE_CHECKING:
+    import threading
 
 NAME = "copied"
 
@@ -82,18 +87,48 @@ class CopiedHandle(ChildHandle, Copied):
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
     if _thread._count():  # besides the main thread
-        _warn_of_threads()
+        warn_of_threads()
     name = None if plan.name is None else os.fsencode(plan.name)
     return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
 
 
-def _warn_of_threads() -> None:
+own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Threads of this package that hold no lock whenever another thread forks."""
+_quiet: set[tuple[int, int]] = set()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The calling thread forks without a warning; for those who have given it at a better place."""
+    me = os.getpid(), _thread.get_ident()  # the child of the fork is not quiet
+    _quiet.add(me)
+    try:
+        yield
+    finally:
+        _quiet.discard(me)
+
+
+def warn_of_threads() -> None:
+    """A DeprecationWarning where the caller of this package has other threads: see the message."""
+    if (os.getpid(), _thread.get_ident()) in _quiet:
+        return
+    if _thread._count() <= sum(thread.is_alive() for thread in own_threads):
+        return
+    if len(sys._current_frames()) == 1:
+        return  # a task of a process with threads: the count is that process's
     warnings.warn(
         f"process {os.getpid()} has other threads: the copy has none of them, but has their locks as they are, and may "
         "hang on one; flags=SHARED and flags=THREAD do not copy",
         DeprecationWarning,
-        stacklevel=5,  # the caller of clone()
+        stacklevel=_level_of_the_caller(),
     )
+
+
+def _level_of_the_caller() -> int:
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] in ("taskclone", "concurrent"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 # ---- in the task ----------------------------------------------------------------------------------------------------
