@@ -419,12 +419,18 @@ def test_other_threads_are_and_it_is_said_where_the_call_is_submitted(gate: tupl
         other.join()
 
 
-def test_a_free_place_is_taken_by_the_thread_that_submits() -> None:
-    def forked_by_main() -> bool:
-        return threading.main_thread().name == "MainThread"
+def test_a_free_place_is_taken_by_the_thread_that_submits(gate: tuple[int, int]) -> None:
+    """The copy has the thread that forked, as its main thread."""
+
+    def who_forked(fd: int) -> int | None:
+        os.read(fd, 1)
+        return next(thread.ident for thread in threading.enumerate())
 
     with Executor(1) as executor:
-        assert executor.submit(forked_by_main).result(10)
+        first, queued = (executor.submit(who_forked, gate[0]) for _ in range(2))
+        os.write(gate[1], b"xx")
+        assert first.result(10) == threading.get_ident()
+        assert queued.result(10) == next(t.ident for t in threading.enumerate() if t.name == "taskclone executor")
 
 
 @WITH_PID
