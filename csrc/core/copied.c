@@ -1,10 +1,14 @@
 #include "copied.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
+#include "mapping.h"
 
 enum { PAGE = 4096 };
 enum { INLINE = PAGE - sizeof(struct page) };
@@ -52,66 +56,163 @@ static int record_open(struct copied *self)
     return 0;
 }
 
-static int transfer(int fd, char *data, uint64_t size, int writing)
+/* ---- in the task: write() as often as it takes, then finish() --------------------------------------------------- */
+
+static PyObject *raise_no_room(int err, uint64_t at)
 {
-    for (uint64_t at = 0; at < size;) {
-        ssize_t n = writing ? pwrite(fd, data + at, size - at, PAGE + (off_t)at)
-                            : pread(fd, data + at, size - at, PAGE + (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return -errno;
-        if (n == 0) return -EIO;
-        at += (uint64_t)n;
+    const char *cure = err == EFBIG    ? "see RLIMIT_FSIZE"
+                       : err == ENOSPC ? "see vm.overcommit_memory"
+                       : err == ENOMEM ? "see memory.max of the control group"
+                                       : "it goes through a memfd";
+    return tc_raise_named("OutcomeError",
+                          "no room for the outcome: writing it to memory failed after %llu bytes: %s; %s",
+                          (unsigned long long)at, strerror(err), cure);
+}
+
+/* Writes at a place in the memfd; what falls into its first page by memory. In pieces: a signal may ask for the end. */
+static int put(struct copied *self, uint64_t at, const char *data, uint64_t size)
+{
+    enum { PIECE = 64 << 20 };
+    if (at < PAGE) {
+        uint64_t here = size < PAGE - at ? size : PAGE - at;
+        memcpy((char *)self->page + at, data, here);
+        at += here, data += here, size -= here;
+    }
+    while (size) {
+        ssize_t n;
+        Py_BEGIN_ALLOW_THREADS;
+        n = pwrite(self->fd, data, size < PIECE ? size : PIECE, (off_t)at);
+        Py_END_ALLOW_THREADS;
+        if (n < 0 && errno != EINTR) return raise_no_room(errno, at), -1;
+        if (n > 0) at += (uint64_t)n, data += n, size -= (uint64_t)n;
+        if (PyErr_CheckSignals() < 0) return -1;
     }
     return 0;
 }
 
-/* store(kind, code, payload): in the task; complete before `done` is set. */
-static PyObject *copied_store(struct copied *self, PyObject *args)
+static uint64_t aligned(uint64_t at, uint64_t to) { return (at + to - 1) / to * to; }
+static uint64_t table_at(const struct page *page) { return aligned(sizeof *page + page->size, sizeof(uint64_t)); }
+
+/* reset(): forgets what was written. */
+static PyObject *copied_reset(struct copied *self, PyObject *unused)
 {
-    int kind, code, err = 0;
-    Py_buffer payload;
-    if (!PyArg_ParseTuple(args, "iiy*:store", &kind, &code, &payload)) return NULL;
-    if (!record_open(self)) {
-        PyBuffer_Release(&payload);
-        return NULL;
-    }
+    (void)unused;
+    if (!record_open(self)) return NULL;
+    if (self->page->size && ftruncate(self->fd, PAGE)) return tc_raise(errno, "ftruncate");
+    self->page->size = 0;
+    Py_RETURN_NONE;
+}
+
+/* write(data): appends to the payload, as a file would. */
+static PyObject *copied_write(struct copied *self, PyObject *data)
+{
+    Py_buffer view;
+    if (!record_open(self) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
     struct page *page = self->page;
+    int failed = put(self, sizeof *page + page->size, view.buf, (uint64_t)view.len);
+    if (!failed) page->size += (uint64_t)view.len;
+    PyBuffer_Release(&view);
+    if (failed) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* finish(kind, code, buffers): complete before `done` is set. */
+static PyObject *copied_finish(struct copied *self, PyObject *args)
+{
+    int kind, code;
+    PyObject *buffers;
+    if (!PyArg_ParseTuple(args, "iiO!:finish", &kind, &code, &PyList_Type, &buffers) || !record_open(self)) return NULL;
+    struct page *page = self->page;
+    uint64_t count = (uint64_t)PyList_GET_SIZE(buffers), entry = table_at(page), unit = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t at = entry + count * sizeof(uint64_t);
+    for (uint64_t i = 0; i < count; i++, entry += sizeof(uint64_t)) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(PyList_GET_ITEM(buffers, (Py_ssize_t)i), &view, PyBUF_SIMPLE) < 0) return NULL;
+        uint64_t size = (uint64_t)view.len;
+        at = aligned(at, unit);
+        int failed = put(self, entry, (const char *)&size, sizeof size) < 0 || put(self, at, view.buf, size) < 0;
+        PyBuffer_Release(&view);
+        if (failed) return NULL;
+        at += size;
+    }
     page->kind = kind;
     page->code = code;
-    page->size = (uint64_t)payload.len;
-    if (payload.len <= INLINE)
-        memcpy(page->payload, payload.buf, (size_t)payload.len);
-    else {
-        Py_BEGIN_ALLOW_THREADS;
-        err = transfer(self->fd, payload.buf, page->size, 1);
-        Py_END_ALLOW_THREADS;
-    }
-    PyBuffer_Release(&payload);
-    if (err) return tc_raise(-err, "pwrite of the outcome");
+    page->buffers = count;
     atomic_store(&page->done, 1);
     Py_RETURN_NONE;
 }
 
-/* load() -> None, or (kind, code, payload): in the creator. */
+/* ---- in the creator --------------------------------------------------------------------------------------------- */
+
+static int fetch(int fd, uint64_t at, void *data, size_t size)
+{
+    ssize_t n;
+    while ((n = pread(fd, data, size, (off_t)at)) < 0 && errno == EINTR) {
+    }
+    return n == (ssize_t)size ? 0 : -(n < 0 ? errno : EIO);
+}
+
+/* left() -> None, or (kind, code) */
+static PyObject *copied_left(struct copied *self, PyObject *unused)
+{
+    (void)unused;
+    if (!record_open(self)) return NULL;
+    if (!atomic_load(&self->page->done)) Py_RETURN_NONE;
+    return Py_BuildValue("(ii)", self->page->kind, self->page->code);
+}
+
+/* The large buffers, each as a mapping of its own: it goes when the object that was made from it goes. */
+static PyObject *map_buffers(struct copied *self, uint64_t end)
+{
+    struct page *page = self->page;
+    uint64_t entry = table_at(page), unit = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t at = entry + page->buffers * sizeof(uint64_t);
+    PyObject *list = PyList_New(0);
+    for (uint64_t i = 0; list && i < page->buffers; i++, entry += sizeof(uint64_t)) {
+        uint64_t size = 0;
+        int err = fetch(self->fd, entry, &size, sizeof size);
+        at = aligned(at, unit);
+        if (!err && (at > end || size > end - at)) err = -EIO;
+        PyObject *one = err ? tc_raise(-err, "reading the record") : tc_mapping_new(self->fd, at, size);
+        if (!one || PyList_Append(list, one) < 0) Py_CLEAR(list);
+        Py_XDECREF(one);
+        at += size;
+    }
+    return list;
+}
+
+/* load() -> (payload, buffers), once something is left. A payload that does not fit into the page is mapped, too. */
 static PyObject *copied_load(struct copied *self, PyObject *unused)
 {
     (void)unused;
     if (!record_open(self)) return NULL;
     struct page *page = self->page;
-    if (!atomic_load(&page->done)) Py_RETURN_NONE;
-    PyObject *payload = PyBytes_FromStringAndSize(page->size <= INLINE ? page->payload : NULL, (Py_ssize_t)page->size);
-    if (!payload) return NULL;
-    if (page->size > INLINE) {
-        int err;
-        Py_BEGIN_ALLOW_THREADS;
-        err = transfer(self->fd, PyBytes_AS_STRING(payload), page->size, 0);
-        Py_END_ALLOW_THREADS;
-        if (err) {
-            Py_DECREF(payload);
-            return tc_raise(-err, "pread of the outcome");
-        }
+    struct stat file;
+    if (fstat(self->fd, &file)) return tc_raise(errno, "fstat");
+    uint64_t end = (uint64_t)file.st_size; /* beyond it a mapping is SIGBUS */
+    if (page->size > INLINE && (page->size > end || sizeof *page + page->size > end))
+        return tc_raise(EIO, "reading the record");
+    PyObject *buffers = map_buffers(self, end);
+    if (!buffers) return NULL;
+    PyObject *payload = page->size <= INLINE ? PyBytes_FromStringAndSize(page->payload, (Py_ssize_t)page->size)
+                                             : tc_mapping_new(self->fd, sizeof *page, page->size);
+    if (!payload) {
+        Py_DECREF(buffers);
+        return NULL;
     }
-    return Py_BuildValue("(iiN)", page->kind, page->code, payload);
+    return Py_BuildValue("(NN)", payload, buffers);
+}
+
+/* close(): everything that was left has been taken. */
+static PyObject *copied_close(struct copied *self, PyObject *unused)
+{
+    (void)unused;
+    /* Large buffers that live on keep the whole file alive; of it they need no payload. */
+    if (self->page && self->page->buffers && self->page->size > INLINE &&
+        fallocate(self->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE, (off_t)(self->page->size - INLINE)))
+        return tc_raise(errno, "fallocate");
+    close_record(self);
+    Py_RETURN_NONE;
 }
 
 /* outcome(): the shortest way for None; `unpack()`, in Python, for all else. */
@@ -140,8 +241,12 @@ static PyObject *copied_abandon(struct copied *self, PyObject *unused)
 }
 
 static PyMethodDef copied_methods[] = {
-    {"store", (PyCFunction)copied_store, METH_VARARGS, "store(kind, code, payload)"},
-    {"load", (PyCFunction)copied_load, METH_NOARGS, "load() -> None or (kind, code, payload)"},
+    {"reset", (PyCFunction)copied_reset, METH_NOARGS, "forget what was written"},
+    {"write", (PyCFunction)copied_write, METH_O, "append to the payload"},
+    {"finish", (PyCFunction)copied_finish, METH_VARARGS, "finish(kind, code, large buffers): the outcome is there"},
+    {"left", (PyCFunction)copied_left, METH_NOARGS, "None or (kind, code)"},
+    {"load", (PyCFunction)copied_load, METH_NOARGS, "load() -> (payload, [Mapping])"},
+    {"close", (PyCFunction)copied_close, METH_NOARGS, "the outcome was taken: close the memory that it came in"},
     {"outcome", (PyCFunction)copied_outcome, METH_NOARGS, "(kind, object), once done"},
     {"check", (PyCFunction)copied_check, METH_NOARGS, "raise StartError when the child's setup failed"},
     {"abandon", (PyCFunction)copied_abandon, METH_NOARGS, "nobody will ask for the outcome any more"},

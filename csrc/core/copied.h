@@ -5,13 +5,15 @@
 #include "children.h"
 #include "report.h"
 
-/* The page. A payload that does not fit follows it in the memfd. */
+/* The first page of the memfd, which both sides map. The payload begins in it and goes on in the file; behind it stand
+ * the sizes of the large buffers, and these, each from a page's start. */
 struct page {
     struct tc_report report;
     _Atomic uint32_t creator_ready; /* futex: the creator has its pidfd, the task may end */
     _Atomic uint32_t done;          /* kind, code and payload are there */
     int32_t kind, code;
-    uint64_t size;
+    uint64_t size;    /* of the payload */
+    uint64_t buffers; /* how many */
     char payload[];
 };
 enum { TC_KIND_NONE = 3 }; /* outcome.NONE: the body returned None, and there is no payload */

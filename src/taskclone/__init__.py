@@ -11,14 +11,18 @@ The layout; a file imports only from what stands further up, which tests/contrac
     childsetup  what is done in the child before its body, as data
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
+    traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
     task        the handle of one task
     routes/     the ways to carry a start out, one file each
     launch      clone() and call()
+    faces/      shaped like the stdlib: executor
     bench/      what a launch costs; report/ draws it
     cli/        the command
 
     _core       the C extension (csrc/core in the source tree)
 """
+
+import typing as _typing
 
 from taskclone.childsetup import ChildSetup
 from taskclone.errors import (
@@ -42,6 +46,7 @@ __all__ = [
     "THREAD",
     "ChildSetup",
     "CloneFlags",
+    "Executor",
     "ExitStatus",
     "FlagError",
     "OutcomeError",
@@ -56,5 +61,18 @@ __all__ = [
     "clone",
     "stats",
 ]
+
+if _typing.TYPE_CHECKING:
+    from taskclone.faces.executor import Executor
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """The faces are loaded when they are first asked for: concurrent.futures alone makes each copied task slower."""
+    if name == "Executor":
+        from taskclone.faces.executor import Executor
+
+        return Executor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"

@@ -57,6 +57,11 @@ def _route_for(plan: Plan, is_program: bool) -> Any:
     return route
 
 
+def check(plan: Plan) -> None:
+    """Raises UnsupportedOperation for a plan by which no function can be started."""
+    _route_for(plan, False)
+
+
 def _refuse_for_functions(plan: Plan, route: str) -> None:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(plan, name) is not None:
@@ -148,7 +153,7 @@ def call(
         return task.result(timeout)
     except BaseException as error:
         if not task.done():
-            _end(task)
+            end_task(task)
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"no result after {timeout:g} s: the task was ended ({task!r})") from None
         raise
@@ -157,7 +162,8 @@ def call(
             task.wait()
 
 
-def _end(task: Task[Any]) -> None:
+def end_task(task: Task[Any]) -> None:
+    """Kills a task; a thread, which cannot be killed, is terminated."""
     try:
         task.kill()
     except UnsupportedOperation:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 import signal as _signal
 import traceback
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from taskclone.errors import OutcomeError, TaskDied
+from taskclone.errors import TaskDied
 
-__all__ = ["ExitStatus", "Outcome", "died", "dump", "exit_code_of", "load", "signal_name", "status_from"]
+__all__ = ["ExitStatus", "Outcome", "died", "exit_code_of", "exit_message", "signal_name", "status_from"]
 
 Source = Literal["wait", "pidfd", "record", "lost"]
 _SOURCES: dict[int, Source] = {1: "wait", 2: "pidfd", 3: "lost"}
@@ -78,10 +77,6 @@ Kind = Literal["value", "exception", "exit"]
 Outcome: TypeAlias = tuple[Kind, Any]
 """("value", v), ("exception", e) to be raised in the creator, or ("exit", message): the body ended itself."""
 
-_KINDS: tuple[Kind, ...] = ("value", "exception", "exit")
-NONE = len(_KINDS)
-"""The kind that stands for ("value", None) without a payload."""
-
 
 def exit_code_of(exception: BaseException) -> int:
     """The exit status that a body leaves by an exception: as the interpreter does for its main program."""
@@ -99,85 +94,6 @@ def exit_message(exception: BaseException) -> str:
     if isinstance(exception, SystemExit):
         return "" if exception.code is None or isinstance(exception.code, int) else str(exception.code)
     return f"by {type(exception).__name__}"
-
-
-def dump(outcome: Outcome, code: int) -> tuple[int, int, bytes]:
-    """(kind, exit status, payload) of an outcome that has to leave copied memory.
-
-    What cannot be pickled becomes an OutcomeError.
-    """
-    kind, value = outcome
-    if kind == "exception":
-        trace = "".join(traceback.format_exception(value))
-        return _KINDS.index(kind), code, pickle.dumps((_pack(value, set()), trace), protocol=5)
-    try:
-        return _KINDS.index(kind), code, pickle.dumps(value, protocol=5)
-    except Exception as reason:
-        error = OutcomeError(f"the result, {_short(value)}, cannot be pickled: {type(reason).__name__}: {reason}")
-        return _KINDS.index("exception"), code or 1, pickle.dumps((_pack(error, set()), ""), protocol=5)
-
-
-_Packed: TypeAlias = tuple[bytes, Any, Any, bool]
-"""A pickled exception, its packed cause and context, and whether the context is suppressed: pickle drops these."""
-
-
-def _pack(exception: BaseException, seen: set[int]) -> _Packed:
-    seen.add(id(exception))
-    try:
-        data = pickle.dumps(exception, protocol=5)
-    except Exception as reason:
-        text = f"the exception {_short(exception)} cannot be pickled: {type(reason).__name__}: {reason}"
-        data = pickle.dumps(OutcomeError(text), protocol=5)
-    linked = [
-        None if link is None or id(link) in seen else _pack(link, seen)
-        for link in (exception.__cause__, exception.__context__)
-    ]
-    return data, linked[0], linked[1], exception.__suppress_context__
-
-
-def _unpack(packed: _Packed) -> BaseException:
-    data, cause, context, suppress = packed
-    exception = pickle.loads(data)
-    if not isinstance(exception, BaseException):
-        raise TypeError(f"the pickle of an exception gave {_short(exception)}")
-    exception.__cause__ = _unpack(cause) if cause else None
-    exception.__context__ = _unpack(context) if context else exception.__cause__
-    exception.__suppress_context__ = suppress
-    return exception
-
-
-def load(kind: int, payload: bytes) -> Outcome:
-    """The outcome that ``dump`` wrote.
-
-    Raises:
-        OutcomeError: it cannot be unpickled here; says why.
-    """
-    if kind == NONE:
-        return "value", None
-    name = _KINDS[kind]
-    trace = ""
-    try:
-        value = pickle.loads(payload)
-        if name == "exception":
-            packed, trace = value
-            value = _unpack(packed)
-    except Exception as reason:
-        error = OutcomeError(f"the task's {name} cannot be unpickled: {type(reason).__name__}: {reason}")
-        if trace:
-            error.add_note("in the task:\n" + trace.rstrip("\n"))
-        raise error from reason
-    if trace:
-        value.add_note("in the task:\n" + trace.rstrip("\n"))
-    return name, value
-
-
-def _short(value: object) -> str:
-    text = f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")
-    try:
-        shown = repr(value)
-    except Exception as reason:
-        return f"{text} (its repr raises {type(reason).__name__})"
-    return f"{text}: {shown if len(shown) <= 80 else shown[:77] + '...'}"
 
 
 def died(

@@ -16,7 +16,7 @@ PACKAGE = Path(taskclone.__file__).parent
 
 PUBLIC = {
     "PROCESS", "SHARED", "THREAD", "CloneFlags",
-    "ChildSetup", "ExitStatus", "Plan", "Task",
+    "ChildSetup", "Executor", "ExitStatus", "Plan", "Task",
     "call", "clone", "stats",
     "FlagError", "OutcomeError", "StartError", "TaskDied", "TaskError", "TaskTerminated", "UnsupportedOperation",
 }  # fmt: skip

@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import contextlib
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams, threads_running
-from taskclone.errors import TaskTerminated
+from taskclone.errors import OutcomeError, TaskError, TaskTerminated
 from taskclone.flags import flag_names
-from taskclone.outcome import ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
+from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message
+from taskclone.parcel import leave, take
 from taskclone.plan import Plan, unsupported
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
+
+if TYPE_CHECKING:
+    import threading
 
 NAME = "copied"
 
@@ -46,22 +52,34 @@ class CopiedHandle(ChildHandle, Copied):
         status = super().status()
         if status is not None and status.lost:
             # Reaped by somebody else on a kernel that keeps nothing: the task's own word, if it left one.
-            left = self.load()
+            left = self.left()
             if left is not None:
                 self.cached = status = ExitStatus(left[1], None, source="record")
         return status
 
     def unpack(self) -> Outcome:
-        """The outcome, where it is not simply None."""
-        left = self.load()
+        """The outcome, where it is not simply None. The Task keeps it, and asks once."""
+        try:
+            outcome = self._take()
+        except TaskError:
+            self.close()
+            raise
+        self.close()
+        return outcome
+
+    def _take(self) -> Outcome:
+        left = self.left()
         if left is None:
             self.check()
         status = self.status()
         assert status is not None, "outcome() before the end"
         if left is None:
             raise died(f"task {self.pid}", status)
-        kind, payload = left[0], left[2]
-        outcome = load(kind, payload)
+        try:
+            payload, buffers = self.load()
+        except OSError as error:
+            raise OutcomeError(f"what task {self.pid} has left cannot be mapped: {error}") from error
+        outcome = take(left[0], payload, [memoryview(buffer) for buffer in buffers])
         if outcome[0] == "exit":
             raise died(f"task {self.pid}", status, how=outcome[1])
         return outcome
@@ -69,18 +87,48 @@ class CopiedHandle(ChildHandle, Copied):
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
     if _thread._count() or threads_running():  # besides the main thread
-        _warn_of_threads()
+        warn_of_threads()
     name = None if plan.name is None else os.fsencode(plan.name)
     return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
 
 
-def _warn_of_threads() -> None:
+own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Threads of this package that hold no lock whenever another thread forks."""
+_quiet: set[tuple[int, int]] = set()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The calling thread forks without a warning; for those who have given it at a better place."""
+    me = os.getpid(), _thread.get_ident()  # the child of the fork is not quiet
+    _quiet.add(me)
+    try:
+        yield
+    finally:
+        _quiet.discard(me)
+
+
+def warn_of_threads() -> None:
+    """A DeprecationWarning where the caller of this package has other threads: see the message."""
+    if (os.getpid(), _thread.get_ident()) in _quiet:
+        return
+    if _thread._count() <= sum(thread.is_alive() for thread in own_threads):
+        return
+    if len(sys._current_frames()) == 1:
+        return  # a task of a process with threads: the count is that process's
     warnings.warn(
         f"process {os.getpid()} has other threads: the copy has none of them, but has their locks as they are, and may "
         "hang on one; flags=SHARED and flags=THREAD do not copy",
         DeprecationWarning,
-        stacklevel=5,  # the caller of clone()
+        stacklevel=_level_of_the_caller(),
     )
+
+
+def _level_of_the_caller() -> int:
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] in ("taskclone", "concurrent"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 # ---- in the task ----------------------------------------------------------------------------------------------------
@@ -103,8 +151,7 @@ def _finish(task: CopiedHandle, value: object, error: BaseException | None) -> N
                 code = _leave(task, error)
             else:
                 flush_streams()
-                task.store(*dump(("value", value), 0))
-                code = 0
+                code = leave(task, ("value", value), 0)
         except TaskTerminated:
             terminated = True
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not rise in the clean-up
@@ -130,8 +177,7 @@ def _leave(task: CopiedHandle, exception: BaseException) -> int:
     outcome: Outcome = ("exception", exception)
     if isinstance(exception, SystemExit | KeyboardInterrupt):
         outcome = "exit", exit_message(exception)
-    task.store(*dump(outcome, code))
-    return code
+    return leave(task, outcome, code)
 
 
 # _signal's own function: the enums of signal.signal would be 25 more page faults in every task.
