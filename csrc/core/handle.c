@@ -356,17 +356,21 @@ static int may_start(void)
 PyObject *tc_shared_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *fn, *fn_args, *kwargs, *cancel;
+    PyObject *fn, *fn_args, *kwargs, *cancel, *setup;
     unsigned long long flags;
     int exit_signal, kernel_core, daemon;
     Py_ssize_t stack_size;
     const char *name;
-    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
-                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon))
+    if (!PyArg_ParseTuple(args, "OO!OKinO&pOpO:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
+                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon, &setup))
         return NULL;
     if (may_start() < 0) return NULL;
     struct tc_task *task = calloc(1, sizeof *task);
     if (!task) return PyErr_NoMemory();
+    if (tc_setup_from(setup, &task->spec) < 0) {
+        free(task);
+        return NULL;
+    }
     task->pidfd = -1;
     task->daemon = daemon;
     task->in_place = (flags & CLONE_VFORK) != 0;
@@ -385,6 +389,7 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args)
     task->args = Py_NewRef(fn_args);
     task->kwargs = kwargs == Py_None ? NULL : Py_NewRef(kwargs);
     task->cancel = Py_NewRef(cancel);
+    task->setup = Py_NewRef(setup); /* the spec points into it */
     task->context = PyContext_CopyCurrent();
     PyObject *handle = task->context ? tc_handle_for(task) : NULL;
     int err = handle ? tc_task_start(task, (size_t)stack_size) : 0;

@@ -104,7 +104,7 @@ void tc_bury_dead(void)
         next = task->grave;
         tc_post_mortem(task);
         PyObject **objects[] = {&task->fn,    &task->args,      &task->kwargs, &task->context,
-                                &task->value, &task->exception, &task->stack,  &task->cancel};
+                                &task->value, &task->exception, &task->stack,  &task->cancel, &task->setup};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
         tc_task_close(task);
         free(task);
@@ -188,6 +188,7 @@ static void child_main(void *argument)
         tc_current = NULL;
         tc_exit_task(127);
     }
+    if (task->spec.awaited) tc_task_publish(task, TC_STARTED);
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
     tc_lend_chunk(PyThreadState_Get());
     run_body(task);
@@ -218,6 +219,7 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
     spec->rseq_size = host->rseq_size;
     spec->altstack = host->altstack;
     spec->altstack_size = host->altstack_size;
+    spec->parent_death = SIGKILL;
     spec->creator = (pid_t)TC_SYS(SYS_getpid);
     spec->creator_pidfd = -1;
     if (spec->flags & CLONE_NEWPID) spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
@@ -275,7 +277,7 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
         refuse(task, err ? TC_STEP_PIDFD : TC_STEP_CLONE3, tid);
     else {
         /* With CLONE_NEWPID the kernel writes the id of the creator's namespace, as it returns it. */
-        tc_task_publish(task, TC_STARTED);
+        if (!task->spec.awaited) tc_task_publish(task, TC_STARTED); /* else by the task, after its steps */
         /* Cleared when the kernel has run mm_release() for the task: it ended, or it called execve. Then the dead state
          * may hold the interpreter lock for as long as the program runs, so recover before waiting for the end. */
         while (atomic_load(&task->alive)) tc_futex_wait(&task->alive, 1, NULL);
@@ -320,7 +322,8 @@ int tc_task_start(struct tc_task *task, size_t stack_size)
     tc_bury_dead();
     int err = tc_host_take(stack_size, &host);
     if (err) return err;
-    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &task->spec.sigmask, sizeof task->spec.sigmask);
+    if (!task->spec.own_sigmask)
+        TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &task->spec.sigmask, sizeof task->spec.sigmask);
     tc_task_list(task);
     host->task = task;
     if (task->in_place) {

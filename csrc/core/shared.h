@@ -54,7 +54,7 @@ struct tc_task {
     PyThreadState *ts;   /* while the body runs */
     PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
     unsigned long ident; /* threading.get_ident() of the body */
-    PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel;
+    PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel, *setup;
 };
 
 /* Values of tc_host.word, a futex word. */
