@@ -154,8 +154,8 @@ int tc_step_signals(const struct tc_spec *spec)
     for (int sig = 1; !err && sig <= 64; sig++) {
         uint64_t bit = 1ull << (sig - 1);
         if ((spec->ignored | spec->defaulted) & bit)
-            err = set_action(sig, (void (*)(int, siginfo_t *, void *))(spec->ignored & bit ? SIG_IGN : SIG_DFL), 0,
-                             NULL);
+            err =
+                set_action(sig, (void (*)(int, siginfo_t *, void *))(spec->ignored & bit ? SIG_IGN : SIG_DFL), 0, NULL);
     }
     return err;
 }
@@ -250,14 +250,10 @@ int tc_step_exec(const struct tc_spec *spec)
  */
 
 const struct tc_step_row tc_copied_steps[] = {
-    {TC_STEP_PARENT_DEATH, tc_step_parent_death},
-    {TC_STEP_NAME, tc_step_name_task},
-    {TC_STEP_SIGNALS, tc_step_signals},
-    {TC_STEP_CHDIR, tc_step_chdir},
-    {TC_STEP_STREAMS, tc_step_streams},
-    {TC_STEP_CLOSE_FDS, tc_step_close_fds},
-    {TC_STEP_SIGMASK, tc_step_sigmask},
-    {TC_STEP_NONE, NULL},
+    {TC_STEP_PARENT_DEATH, tc_step_parent_death}, {TC_STEP_NAME, tc_step_name_task},
+    {TC_STEP_SIGNALS, tc_step_signals},           {TC_STEP_CHDIR, tc_step_chdir},
+    {TC_STEP_STREAMS, tc_step_streams},           {TC_STEP_CLOSE_FDS, tc_step_close_fds},
+    {TC_STEP_SIGMASK, tc_step_sigmask},           {TC_STEP_NONE, NULL},
 };
 
 const struct tc_step_row tc_shared_steps[] = {

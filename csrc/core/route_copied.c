@@ -192,7 +192,8 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         return NULL;
     if (spec.name) spec.awaited = 1;
     /* The list sets a mask in any case: here it is the one that the task has. */
-    if (spec.awaited && !spec.own_sigmask) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &spec.sigmask, sizeof spec.sigmask);
+    if (spec.awaited && !spec.own_sigmask)
+        TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &spec.sigmask, sizeof spec.sigmask);
     if (!PyType_IsSubtype((PyTypeObject *)type, tc_copied_type) || !hooks.finish)
         return PyErr_Format(PyExc_TypeError, "copied_start() needs a Copied and its hooks");
     if (atomic_load(&tc_counters.malloc_deaths))

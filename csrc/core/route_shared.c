@@ -103,8 +103,8 @@ void tc_bury_dead(void)
     for (struct tc_task *next; task; task = next) {
         next = task->grave;
         tc_post_mortem(task);
-        PyObject **objects[] = {&task->fn,    &task->args,      &task->kwargs, &task->context,
-                                &task->value, &task->exception, &task->stack,  &task->cancel, &task->setup};
+        PyObject **objects[] = {&task->fn,        &task->args,  &task->kwargs, &task->context, &task->value,
+                                &task->exception, &task->stack, &task->cancel, &task->setup};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
         tc_task_close(task);
         free(task);

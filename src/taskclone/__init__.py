@@ -7,6 +7,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     rule rules  which sets of flags the kernel refuses
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data
+    capture     what a task writes, kept
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
     task        the handle of one task
@@ -18,6 +19,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     _core       the C extension (csrc/core in the source tree)
 """
 
+from taskclone.capture import CAPTURE
 from taskclone.childsetup import ChildSetup
 from taskclone.errors import (
     FlagError,
@@ -35,6 +37,7 @@ from taskclone.plan import Plan
 from taskclone.task import Task
 
 __all__ = [
+    "CAPTURE",
     "PROCESS",
     "SHARED",
     "THREAD",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
+import functools
 import os
 import signal
 import sys
@@ -16,10 +17,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams
+from taskclone.childsetup import ChildSetup
 from taskclone.errors import TaskTerminated
 from taskclone.flags import flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, dump, exit_code_of, exit_message, load
 from taskclone.plan import Plan, unsupported
+from taskclone.routes import setup
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
 
@@ -33,8 +36,7 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "an exit signal other than SIGCHLD, which is fork's", "add VM to the flags")
     if plan.stack_size is not None:
         raise unsupported(NAME, "stack_size: the stack is copied with the memory")
-    if plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks that share memory (VM)")
+    setup.require(NAME, plan)
 
 
 class CopiedHandle(ChildHandle, Copied):
@@ -71,6 +73,15 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     if _thread._count():  # besides the main thread
         _warn_of_threads()
     name = None if plan.name is None else os.fsencode(plan.name)
+    if plan.has_setup:
+        prepare = (
+            functools.partial(_prepare, plan.setup)
+            if plan.setup.signals or plan.setup.environment is not None
+            else None
+        )
+        with setup.steps(plan) as (steps, captured):
+            handle = copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs, steps, prepare)
+        return setup.capturing(Task(handle, plan, NAME), captured)
     return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
 
 
@@ -84,6 +95,16 @@ def _warn_of_threads() -> None:
 
 
 # ---- in the task ----------------------------------------------------------------------------------------------------
+
+
+def _prepare(wanted: ChildSetup) -> None:
+    """What of a setup the interpreter has to know, after the core's steps: its table of handlers, and os.environ."""
+    assert isinstance(wanted.signals, tuple)
+    for number, how in wanted.signals:
+        _signal.signal(number, _signal.SIG_IGN if how == "ignore" else _signal.SIG_DFL)
+    if wanted.environment is not None:
+        os.environ.clear()
+        os.environb.update(wanted.environment)  # type: ignore[arg-type]
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:

@@ -24,6 +24,7 @@ from taskclone.errors import TaskTerminated, UnsupportedOperation, start_error
 from taskclone.flags import THREAD, CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message, signal_name
 from taskclone.plan import Plan, unsupported
+from taskclone.routes import setup
 from taskclone.task import Granted, Task
 
 NAME = "thread"
@@ -42,8 +43,7 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD")
     if plan.exit_signal:
         raise unsupported(NAME, "an exit signal: the kernel sends none for a thread")
-    if plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks with a death of their own")
+    setup.require(NAME, plan)
 
 
 class ThreadHandle:
