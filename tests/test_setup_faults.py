@@ -54,7 +54,11 @@ CASES = {
 
 @pytest.mark.parametrize(
     ("route", "step", "call", "first", "fields"),
-    [pytest.param(route, *case, id=f"{route}-{case[0]}-{i}") for route in CASES for i, case in enumerate(CASES[route][1])],
+    [
+        pytest.param(route, *case, id=f"{route}-{case[0]}-{i}")
+        for route in CASES
+        for i, case in enumerate(CASES[route][1])
+    ],
 )
 def test_a_failed_step_is_a_start_error(route: str, step: str, call: str, first: int | None, fields: str) -> None:
     script = SCRIPT.format(
