@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
-import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import creator
-from proc import held, pipe, until
-from taskclone import PROCESS, SHARED, THREAD, ChildSetup, CloneFlags, Plan, Task, UnsupportedOperation, call, clone
+from proc import held, pipe
+from taskclone import (
+    PROCESS,
+    SHARED,
+    ChildSetup,
+    CloneFlags,
+    StartError,
+    Task,
+    UnsupportedOperation,
+    call,
+    clone,
+)
 from taskclone.childsetup import NOTHING
-from taskclone.routes.setup import CARRIES, STREAMS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -44,7 +52,7 @@ def alive(how: str, setup: ChildSetup) -> Iterator[Task[Any]]:
             yield task
         finally:
             os.write(write_end, b"x")
-            assert task.wait(10).code == 0
+            task.wait(10)
 
 
 def masks(pid: int) -> dict[str, int]:
@@ -72,7 +80,6 @@ def test_cwd(how: str, tmp_path: Path) -> None:
 def test_sigmask(how: str) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with alive(how, ChildSetup(sigmask={signal.SIGUSR1, signal.SIGRTMAX})) as task:
-        until(lambda: "python" in os.readlink(f"/proc/{task.pid}/exe"), "the program")
         assert masks(task.pid)["SigBlk"] == bit(signal.SIGUSR1) | bit(signal.SIGRTMAX)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
@@ -108,10 +115,9 @@ def test_signals(how: str) -> None:
 
 @ROUTES
 def test_a_defaulted_signal_ends_the_task(how: str) -> None:
-    with contextlib.suppress(AssertionError), alive(how, ChildSetup(signals={signal.SIGTERM: "default"})) as task:
+    with alive(how, ChildSetup(signals={signal.SIGTERM: "default"})) as task:
         task.send_signal(signal.SIGTERM)
         assert task.wait(10).signal == signal.SIGTERM
-    assert task.wait(10).signal == signal.SIGTERM
 
 
 def test_the_interpreter_of_a_copied_task_knows_its_signals() -> None:
@@ -169,7 +175,7 @@ if {dies == "thread"}:
 else:
     import ctypes
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    clone(inner, stdout=None).wait()
+    clone(inner).wait()
     say(os.WTERMSIG(os.wait()[1]))
 """)
     assert (code, err) == (0, "")
@@ -197,13 +203,14 @@ class Broken(dict[str, str]):
         raise RuntimeError("no")
 
 
-def test_an_environment_that_cannot_be_set_is_a_failed_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    from taskclone import StartError
-
+def test_an_environment_that_cannot_be_set_is_a_failed_step(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(os, "environ", Broken(os.environ))
     with pytest.raises(StartError) as caught:
         clone(int, setup=ChildSetup(environment={"A": "b"}))
-    assert caught.value.step == "environment"
+    assert (caught.value.step, caught.value.errno) == ("environment", errno.EINVAL)
+    assert "RuntimeError: no" in capfd.readouterr().err
 
 
 def test_close_fds_of_a_program() -> None:
@@ -215,10 +222,9 @@ def test_close_fds_of_a_program() -> None:
         argv = [sys.executable, "-c", "import os; print(*os.listdir('/proc/self/fd')); input()"]
         with pipe() as (out_r, out_w), pipe() as (in_r, in_w):
             task = clone(argv, setup=ChildSetup(close_fds=True), stdin=in_r, stdout=out_w)
-            until(lambda: task.done() or os.readlink(f"/proc/{task.pid}/exe") != "", "the program")
             os.write(in_w, b"\n")
             assert task.result(10) == 0
-            assert os.read(out_r, 100).split()[:3] == [b"0", b"1", b"2"]
+            assert os.read(out_r, 100).split() == [b"0", b"1", b"2", b"3"], "and the folder that it lists"
         os.fstat(ends[0])
 
 
@@ -230,9 +236,8 @@ def test_close_fds_of_a_copied_function() -> None:
             for end in ends:
                 with pytest.raises(OSError, match="Bad file"):
                     os.fstat(end)
-            return [
-                os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd)
-            ], b"x" * 99999
+            opened = filter(_is_open, os.listdir("/proc/self/fd"))
+            return [os.readlink(f"/proc/self/fd/{fd}") for fd in opened], b"x" * 99999
 
         names, data = clone(body, setup=ChildSetup(close_fds=True)).result(10)
         assert [name for name in names[3:] if not name.startswith("/proc")] == ["/memfd:taskclone (deleted)"]
@@ -286,128 +291,3 @@ def test_print_goes_where_the_streams_go(flags: F, tmp_path: Path, monkeypatch: 
             os.close(keep)
     assert (tmp_path / "out").read_text() == "in the task\n"
     assert (tmp_path / "mine").read_text() == "before,after\n"
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-VALUES: dict[str, Any] = {
-    "cwd": "/",
-    "environment": {},
-    "signals": {signal.SIGUSR1: "ignore"},
-    "sigmask": (),
-    "parent_death_signal": signal.SIGKILL,
-    "close_fds": True,
-    "core": True,
-    **dict.fromkeys(STREAMS, subprocess.DEVNULL),
-}
-BODIES: dict[str, tuple[Any, Any]] = {
-    "copied": (int, PROCESS), "shared": (int, F.VM), "thread": (int, THREAD), "program": (["true"], PROCESS),
-}  # fmt: skip
-
-
-def plan_with(field: str, flags: Any) -> Plan:
-    if field in STREAMS:
-        return Plan(flags, **{field: VALUES[field]})
-    return Plan(flags, setup=ChildSetup(**{field: VALUES[field]}))
-
-
-def test_the_table_has_all_fields_and_routes() -> None:
-    assert {field.name for field in fields(ChildSetup)} | set(STREAMS) == set(VALUES)
-    assert set(CARRIES) == set(BODIES)
-    assert set().union(*CARRIES.values()) == set(VALUES), "each is carried by some route"
-
-
-@pytest.mark.parametrize("route", BODIES)
-@pytest.mark.parametrize("field", VALUES)
-def test_what_a_route_does_not_carry_is_refused_by_name(route: str, field: str) -> None:
-    body, flags = BODIES[route]
-    plan = plan_with(field, flags)
-    if field in CARRIES[route]:
-        task = plan.start(body)
-        assert (task.result(10), task.route) == (0, route)
-        task.wait(10)
-    else:
-        with pytest.raises(UnsupportedOperation, match=rf"\b{field}\b"):
-            plan.start(body)
-
-
-@pytest.mark.parametrize(
-    ("field", "flags"),
-    [("cwd", F.VM | F.FS), ("signals", F.VM | F.SIGHAND), *((name, F.VM | F.FILES) for name in STREAMS)],
-)
-def test_what_would_be_done_to_the_creator_is_refused(field: str, flags: F) -> None:
-    with pytest.raises((UnsupportedOperation, OSError), match=rf"\b{field}\b"):
-        plan_with(field, flags).start(int)
-
-
-@pytest.mark.parametrize("field", ["cwd", "close_fds", *STREAMS])
-def test_the_same_for_programs(field: str) -> None:
-    with pytest.raises((UnsupportedOperation, OSError), match=rf"\b{field}\b"):
-        plan_with(field, F.FS if field == "cwd" else F.FILES).start(["true"])  # type: ignore[arg-type]
-
-
-def test_fatal_signals_of_a_shared_task_are_its_own() -> None:
-    for name in ["SEGV", "BUS", "FPE", "ILL", "ABRT", "TRAP", "SYS", "QUIT", "XCPU", "XFSZ"]:
-        with pytest.raises(UnsupportedOperation, match=f"SIG{name}"):
-            clone(int, flags=SHARED, setup=ChildSetup(signals={signal.Signals[f"SIG{name}"]: "ignore"}))
-
-
-# ---- the value ------------------------------------------------------------------------------------------------------
-
-WHOLE = ChildSetup(
-    cwd=Path("/"),
-    environment={"b": "1", "a": "2"},
-    signals={signal.SIGUSR2: "ignore", 1: "default"},
-    sigmask=[signal.SIGUSR2, 1, 1],
-    parent_death_signal=9,
-    close_fds=True,
-)
-
-
-def test_a_setup_is_a_value() -> None:
-    assert WHOLE.signals == ((1, "default"), (int(signal.SIGUSR2), "ignore"))
-    assert WHOLE.sigmask == (1, int(signal.SIGUSR2))
-    assert WHOLE.environment == ((b"a", b"2"), (b"b", b"1"))
-    for copy in (pickle.loads(pickle.dumps(WHOLE)), replace(WHOLE), replace(WHOLE, core=True, cwd=None)):
-        assert hash(copy)
-        assert copy.signals == WHOLE.signals
-    assert replace(WHOLE) == WHOLE != NOTHING
-    assert hash(replace(WHOLE)) == hash(WHOLE)
-
-
-def _fields(**values: Any) -> Callable[[], ChildSetup]:
-    return lambda: ChildSetup(**values)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "text"),
-    [
-        (_fields(cwd=""), ValueError, "cwd"),
-        (_fields(cwd="a\0b"), ValueError, "cwd"),
-        (_fields(cwd=3), TypeError, "cwd"),
-        (_fields(environment=["A=b"]), TypeError, "environment"),
-        (_fields(environment={"A": 1}), TypeError, "environment"),
-        (_fields(environment={"A=": "b"}), ValueError, "environment"),
-        (_fields(environment={"A": "\0"}), ValueError, "environment"),
-        (_fields(signals=[1]), TypeError, "signals"),
-        (_fields(signals={"TERM": "ignore"}), TypeError, "signals"),
-        (_fields(signals={True: "ignore"}), TypeError, "signals"),
-        (_fields(signals={1: "block"}), ValueError, "'default' or 'ignore', not 'block'"),
-        (_fields(signals={1: print}), ValueError, "'default' or 'ignore'"),
-        (_fields(signals={1: []}), ValueError, "'default' or 'ignore'"),
-        (_fields(signals={signal.SIGKILL: "ignore"}), ValueError, "SIGKILL cannot"),
-        (_fields(signals={32: "ignore"}), ValueError, "32"),
-        (_fields(sigmask=5), TypeError, "sigmask"),
-        (_fields(sigmask="USR1"), TypeError, "sigmask"),
-        (_fields(sigmask={0}), ValueError, "sigmask: 0"),
-        (_fields(sigmask={65}), ValueError, "sigmask: 65"),
-        (_fields(sigmask={signal.SIGSTOP}), ValueError, "SIGSTOP cannot be blocked"),
-        (_fields(parent_death_signal=0), ValueError, "parent_death_signal"),
-        (_fields(parent_death_signal="KILL"), TypeError, "parent_death_signal"),
-        (_fields(close_fds=1), TypeError, "close_fds"),
-        (_fields(core=None), TypeError, "core"),
-    ],
-)
-def test_bad_values(make: Callable[[], ChildSetup], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        make()

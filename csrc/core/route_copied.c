@@ -83,10 +83,8 @@ static int set_up(struct page *page, const struct tc_spec *spec, PyObject *prepa
 {
     int err = tc_run_steps(spec, tc_copied_steps);
     if (!err && prepare != Py_None && !PyObject_CallNoArgs(prepare)) {
-        PyObject *error = tc_take_exception(), *number = PyObject_GetAttrString(error, "errno");
-        err = number && PyLong_Check(number) ? -(int)PyLong_AsLong(number) : -EINVAL;
-        if (!number) PyErr_Clear();
-        if (PyErr_GivenExceptionMatches(error, PyExc_MemoryError)) err = -ENOMEM;
+        err = PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
+        PyErr_Print(); /* the record has room for a number only */
         tc_report_failure(&page->report, TC_STEP_ENVIRONMENT, -err);
     }
     atomic_store(&page->set_up, 1);
