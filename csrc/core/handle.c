@@ -356,12 +356,12 @@ static int may_start(void)
 PyObject *tc_shared_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *fn, *fn_args, *kwargs, *cancel, *setup;
+    PyObject *fn, *fn_args, *kwargs, *cancel, *setup = Py_None;
     unsigned long long flags;
     int exit_signal, kernel_core, daemon;
     Py_ssize_t stack_size;
     const char *name;
-    if (!PyArg_ParseTuple(args, "OO!OKinO&pOpO:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
+    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp|O:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
                           &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon, &setup))
         return NULL;
     if (may_start() < 0) return NULL;

@@ -100,7 +100,7 @@ def shared_start(
     kernel_core: bool,
     cancel: type[BaseException],
     daemon: bool,
-    setup: _Setup | None,
+    setup: _Setup | None = None,
     /,
 ) -> Shared: ...
 def shared_stats() -> dict[str, int]: ...
