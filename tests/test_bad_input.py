@@ -6,14 +6,14 @@ import errno
 import os
 import signal
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskclone import (
-    PROCESS,
-    SHARED,
+    CAPTURE,
     THREAD,
     ChildSetup,
     CloneFlags,
@@ -187,28 +187,22 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     assert (caught.value.errno, caught.value.step) == (errno.ENOTDIR, "chdir")
 
 
-def test_streams_that_are_none() -> None:
-    for value, error in ((-7, ValueError), (1.5, TypeError), ("out", TypeError), (True, TypeError)):
-        with pytest.raises(error):
-            clone(["true"], stdout=value)
+@pytest.mark.parametrize(("body", "flags"), [(["true"], 0), (never, 0), (never, "VM")])
+def test_streams_that_are_none(body: Any, flags: Any) -> None:
+    for value, error, text in (
+        (-7, ValueError, "-7"),
+        (subprocess.PIPE, ValueError, "CAPTURE"),
+        (1.5, TypeError, "float"),
+        ("out", TypeError, "str"),
+        (True, TypeError, "bool"),
+    ):
+        with pytest.raises(error, match=text):
+            clone(body, flags=flags, stdout=value)
+    with pytest.raises(TypeError, match="stdin"):
+        clone(body, flags=flags, stdin=CAPTURE, stderr=CAPTURE)
     with pytest.raises(StartError) as caught:
-        clone(["true"], stdout=98765)
+        clone(body, flags=flags, stdout=98765)
     assert (caught.value.errno, caught.value.step) == (errno.EBADF, "streams")
-
-
-@pytest.mark.parametrize(
-    ("flags", "fields"),
-    [
-        (PROCESS, {"setup": ChildSetup(cwd="/")}),
-        (PROCESS, {"stdout": 1}),
-        (SHARED, {"setup": ChildSetup(cwd="/")}),
-        (F.VM, {"stdout": 1}),
-        (THREAD, {"setup": ChildSetup(environment={})}),
-    ],
-)
-def test_what_is_for_programs_is_refused_for_functions(flags: F, fields: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedOperation, match="program"):
-        clone(never, flags=flags, **fields)
 
 
 def test_what_a_program_cannot_have() -> None:

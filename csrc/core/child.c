@@ -147,6 +147,19 @@ int tc_step_default_signals(const struct tc_spec *spec)
     return err ? err : set_action(SIGXFSZ, (void (*)(int, siginfo_t *, void *))SIG_DFL, 0, NULL);
 }
 
+int tc_step_signals(const struct tc_spec *spec)
+{
+    /* Python's own numbers are not needed: the handler is one of two constants. */
+    int err = 0;
+    for (int sig = 1; !err && sig <= 64; sig++) {
+        uint64_t bit = 1ull << (sig - 1);
+        if ((spec->ignored | spec->defaulted) & bit)
+            err =
+                set_action(sig, (void (*)(int, siginfo_t *, void *))(spec->ignored & bit ? SIG_IGN : SIG_DFL), 0, NULL);
+    }
+    return err;
+}
+
 int tc_step_sigmask(const struct tc_spec *spec)
 {
     return (int)TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &spec->sigmask, 0, sizeof spec->sigmask);
@@ -163,7 +176,8 @@ int tc_step_rseq(const struct tc_spec *spec)
 
 int tc_step_parent_death(const struct tc_spec *spec)
 {
-    int err = (int)TC_SYS(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL);
+    if (!spec->parent_death) return 0;
+    int err = (int)TC_SYS(SYS_prctl, PR_SET_PDEATHSIG, spec->parent_death);
     if (err) return err;
     /* The creator may have ended before the line above; then no signal comes. */
     if (spec->creator_pidfd >= 0) {
@@ -180,7 +194,7 @@ int tc_step_name_task(const struct tc_spec *spec)
     return spec->name ? (int)TC_SYS(SYS_prctl, PR_SET_NAME, spec->name) : 0;
 }
 
-/* ---- programs --------------------------------------------------------------------------------------------------- */
+/* ---- its directory and descriptors ------------------------------------------------------------------------------ */
 
 int tc_step_chdir(const struct tc_spec *spec) { return spec->cwd ? (int)TC_SYS(SYS_chdir, spec->cwd) : 0; }
 
@@ -205,6 +219,19 @@ int tc_step_streams(const struct tc_spec *spec)
     return 0;
 }
 
+int tc_step_close_fds(const struct tc_spec *spec)
+{
+    if (!spec->close_fds) return 0;
+    unsigned first = 3, kept = spec->kept_fd < 3 ? 2 : (unsigned)spec->kept_fd;
+    if (kept > first) {
+        int err = (int)TC_SYS(SYS_close_range, first, kept - 1, 0);
+        if (err) return err;
+    }
+    return (int)TC_SYS(SYS_close_range, kept + 1, ~0u, 0);
+}
+
+/* ---- programs --------------------------------------------------------------------------------------------------- */
+
 int tc_step_exec(const struct tc_spec *spec)
 {
     int err = -ENOENT;
@@ -217,7 +244,17 @@ int tc_step_exec(const struct tc_spec *spec)
     return err;
 }
 
-/* ---- the lists -------------------------------------------------------------------------------------------------- */
+/* ---- the lists --------------------------------------------------------------------------------------------------
+ * Their order: what changes ids stands before PARENT_DEATH, which the kernel forgets at a change of credentials.
+ * SIGMASK is last, so that no signal that was blocked for the start is handled half-way; exec keeps the mask.
+ */
+
+const struct tc_step_row tc_copied_steps[] = {
+    {TC_STEP_PARENT_DEATH, tc_step_parent_death}, {TC_STEP_NAME, tc_step_name_task},
+    {TC_STEP_SIGNALS, tc_step_signals},           {TC_STEP_CHDIR, tc_step_chdir},
+    {TC_STEP_STREAMS, tc_step_streams},           {TC_STEP_CLOSE_FDS, tc_step_close_fds},
+    {TC_STEP_SIGMASK, tc_step_sigmask},           {TC_STEP_NONE, NULL},
+};
 
 const struct tc_step_row tc_shared_steps[] = {
     {TC_STEP_RSEQ, tc_step_rseq},
@@ -226,14 +263,20 @@ const struct tc_step_row tc_shared_steps[] = {
     {TC_STEP_ALTSTACK, tc_step_altstack},
     {TC_STEP_FATAL_HANDLERS, tc_step_fatal_handlers},
     {TC_STEP_HANDLERS, tc_step_handlers},
+    {TC_STEP_SIGNALS, tc_step_signals},
+    {TC_STEP_CHDIR, tc_step_chdir},
+    {TC_STEP_STREAMS, tc_step_streams},
     {TC_STEP_SIGMASK, tc_step_sigmask},
     {TC_STEP_NONE, NULL},
 };
 
 const struct tc_step_row tc_program_steps[] = {
+    {TC_STEP_PARENT_DEATH, tc_step_parent_death},
+    {TC_STEP_DEFAULT_SIGNALS, tc_step_default_signals},
+    {TC_STEP_SIGNALS, tc_step_signals},
     {TC_STEP_CHDIR, tc_step_chdir},
     {TC_STEP_STREAMS, tc_step_streams},
-    {TC_STEP_DEFAULT_SIGNALS, tc_step_default_signals},
+    {TC_STEP_CLOSE_FDS, tc_step_close_fds},
     {TC_STEP_SIGMASK, tc_step_sigmask},
     {TC_STEP_EXEC, tc_step_exec},
     {TC_STEP_NONE, NULL},

@@ -20,25 +20,32 @@ struct tc_signals {
 struct tc_spec {
     uint64_t flags;       /* CLONE_* for clone3: what was asked plus what the route adds */
     uint64_t exit_signal; /* 0 or a signal number */
-    uint64_t sigmask;     /* the kernel's 64-bit mask of the caller, for the body */
+    uint64_t sigmask;     /* the kernel's 64-bit mask for the body: the caller's, unless own_sigmask */
     const char *name;     /* for PR_SET_NAME, or NULL */
     struct tc_report *report;
+    int parent_death;  /* signal at the end of the thread that clones; 0: none, and the next two are not read */
+    pid_t creator;     /* thread group that must still be the parent */
+    int creator_pidfd; /* with NEWPID, where getppid is 0; else -1 */
+
+    /* a ChildSetup and streams, by tc_setup_from() */
+    unsigned awaited; /* there is something of it: the creator waits for the end of the steps */
+    unsigned own_sigmask, close_fds;
+    uint64_t ignored, defaulted; /* signals, as masks */
+    const char *cwd;
+    int streams[3]; /* descriptors for 0, 1, 2; -1: as they are */
+    int kept_fd;    /* close_fds leaves it open; below 3: none */
 
     /* tasks that share memory */
     struct tc_signals *signals;
     void *rseq; /* area on the host's TLS, or NULL */
     uint32_t rseq_size;
-    pid_t creator;     /* thread group that must still be the parent */
-    int creator_pidfd; /* with NEWPID, where getppid is 0; else -1 */
     void *altstack;
     size_t altstack_size;
     unsigned kernel_core; /* leave fatal signals to the kernel */
 
     /* programs */
-    const char *cwd;
     char *const *argv, *const *envp;
     const char *const *paths; /* candidates for execve, NULL at the end */
-    int streams[3];           /* descriptors for 0, 1, 2; -1: as they are */
 };
 
 typedef int (*tc_step_fn)(const struct tc_spec *spec);
@@ -54,14 +61,17 @@ int tc_step_altstack(const struct tc_spec *spec);
 int tc_step_fatal_handlers(const struct tc_spec *spec);
 int tc_step_handlers(const struct tc_spec *spec);
 int tc_step_default_signals(const struct tc_spec *spec);
+int tc_step_signals(const struct tc_spec *spec);
 int tc_step_sigmask(const struct tc_spec *spec);
 int tc_step_chdir(const struct tc_spec *spec);
 int tc_step_streams(const struct tc_spec *spec);
+int tc_step_close_fds(const struct tc_spec *spec);
 int tc_step_exec(const struct tc_spec *spec);
 
 /* Runs the steps up to the row TC_STEP_NONE. The first that fails is written to spec->report; returns 0 or -errno. */
 int tc_run_steps(const struct tc_spec *spec, const struct tc_step_row *rows);
 
+extern const struct tc_step_row tc_copied_steps[];  /* a Python body in memory of its own, if its plan asks for any */
 extern const struct tc_step_row tc_shared_steps[];  /* a Python body in the creator's memory */
 extern const struct tc_step_row tc_program_steps[]; /* ends in execve */
 

@@ -10,6 +10,7 @@
 struct page {
     struct tc_report report;
     _Atomic uint32_t creator_ready; /* futex: the creator has its pidfd, the task may end */
+    _Atomic uint32_t set_up;        /* futex: the steps of an awaited setup are done, or one has failed */
     _Atomic uint32_t done;          /* kind, code and payload are there */
     int32_t kind, code;
     uint64_t size;    /* of the payload */

@@ -171,7 +171,8 @@ static void probe_main(void *argument)
 static int probe_malloc(struct tc_host *host)
 {
     struct probe probe = {
-        .spec = {.creator = (pid_t)TC_SYS(SYS_getpid),
+        .spec = {.parent_death = SIGKILL,
+                 .creator = (pid_t)TC_SYS(SYS_getpid),
                  .creator_pidfd = -1,
                  .altstack = host->altstack,
                  .altstack_size = host->altstack_size,

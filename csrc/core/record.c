@@ -138,7 +138,7 @@ void tc_bury_dead(void)
         next = task->grave;
         tc_post_mortem(task);
         PyObject **objects[] = {&task->fn,        &task->args,  &task->kwargs, &task->context, &task->value,
-                                &task->exception, &task->stack, &task->cancel, &task->entry};
+                                &task->exception, &task->stack, &task->cancel, &task->entry,   &task->setup};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
         tc_task_close(task);
         free(task);

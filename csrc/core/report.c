@@ -39,9 +39,12 @@ const char *tc_step_name(enum tc_step step)
         [TC_STEP_FATAL_HANDLERS] = "fatal_handlers",
         [TC_STEP_HANDLERS] = "handlers",
         [TC_STEP_DEFAULT_SIGNALS] = "default_signals",
+        [TC_STEP_SIGNALS] = "signals",
         [TC_STEP_SIGMASK] = "sigmask",
         [TC_STEP_CHDIR] = "chdir",
         [TC_STEP_STREAMS] = "streams",
+        [TC_STEP_CLOSE_FDS] = "close_fds",
+        [TC_STEP_ENVIRONMENT] = "environment",
         [TC_STEP_EXEC] = "execve",
     };
     return step < TC_STEP_COUNT ? names[step] : "unknown";

@@ -14,6 +14,8 @@
 #include "spec.h"
 #include "sys.h"
 
+static const uint64_t SIGTERM_BIT = 1ull << (SIGTERM - 1);
+
 static struct hooks {
     PyObject *signal, *arguments; /* signal(*arguments): SIGTERM rises as an exception in a task */
     PyObject *finish;             /* finish(self, value, exception): leaves any other outcome; does not return */
@@ -76,16 +78,30 @@ static void await_creator(struct page *page, pid_t creator)
     while (!atomic_load(&page->creator_ready) && getppid() == creator) tc_futex_wait(&page->creator_ready, 0, &look);
 }
 
+/* The steps of a setup, and what of it is Python's: os.environ, and signal's own table of handlers. 0 or -errno. */
+static int set_up(struct page *page, const struct tc_spec *spec, PyObject *prepare)
+{
+    int err = tc_run_steps(spec, tc_copied_steps);
+    if (!err && prepare != Py_None && !PyObject_CallNoArgs(prepare)) {
+        err = PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
+        PyErr_Print(); /* the record has room for a number only */
+        tc_report_failure(&page->report, TC_STEP_ENVIRONMENT, -err);
+    }
+    atomic_store(&page->set_up, 1);
+    tc_futex_wake(&page->set_up);
+    return err;
+}
+
 /* From the fork to the end. In C for the body that returns None: a copied task pays for each page that it writes to,
  * reference counts are writes, and Python functions are spread over many pages. */
-static _Noreturn void run_copied(struct copied *self, const char *name, pid_t creator, PyObject *fn, PyObject *args,
-                                 PyObject *kwargs)
+static _Noreturn void run_copied(struct copied *self, const struct tc_spec *spec, PyObject *prepare, PyObject *fn,
+                                 PyObject *args, PyObject *kwargs)
 {
-    struct tc_spec spec = {.name = name, .report = &self->page->report};
-    static const struct tc_step_row steps[] = {{TC_STEP_NAME, tc_step_name_task}, {TC_STEP_NONE, NULL}};
-    if (tc_run_steps(&spec, steps)) _exit(255); /* the record says which step */
-    await_creator(self->page, creator);
-    PyObject *set = PyObject_Call(hooks.signal, hooks.arguments, NULL);
+    int failed = spec->awaited ? set_up(self->page, spec, prepare) : 0;
+    await_creator(self->page, spec->creator);
+    if (failed) _exit(255); /* the record says which step */
+    int own_sigterm = ((spec->ignored | spec->defaulted) & SIGTERM_BIT) != 0;
+    PyObject *set = own_sigterm ? Py_NewRef(Py_None) : PyObject_Call(hooks.signal, hooks.arguments, NULL);
     PyObject *value = set ? PyObject_Call(fn, args, kwargs) : NULL;
     if (value == Py_None && tc_flush_streams(NULL, NULL)) {
         self->page->kind = TC_KIND_NONE;
@@ -101,17 +117,35 @@ static _Noreturn void run_copied(struct copied *self, const char *name, pid_t cr
 
 /* ---- in the creator --------------------------------------------------------------------------------------------- */
 
-/* 0, or -1 with an exception: there is no task. */
-static int fork_into(struct copied *self, const char *name, PyObject *fn, PyObject *args, PyObject *kwargs)
+/* Until the task has taken its steps, or has died on the way. */
+static void await_steps(struct page *page, pid_t pid)
 {
-    pid_t creator = getpid();
+    struct timespec look = {0, 100000000};
+    while (!atomic_load(&page->set_up)) {
+        struct tc_status ended = {0};
+        tc_futex_wait(&page->set_up, 0, &look);
+        if (tc_waitid(P_PID, pid, WEXITED | WNOHANG | WNOWAIT | __WALL, &ended) == -ECHILD || ended.source) return;
+    }
+}
+
+static void reap(pid_t pid)
+{
+    struct tc_status gone = {0};
+    while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {
+    }
+}
+
+/* 0, or -1 with an exception: there is no task. */
+static int fork_into(struct copied *self, const struct tc_spec *spec, PyObject *prepare, PyObject *fn, PyObject *args,
+                     PyObject *kwargs)
+{
     tc_keep_hosts = 1;
     PyOS_BeforeFork();
     tc_keep_hosts = 0;
     pid_t pid = fork();
     if (pid == 0) {
         PyOS_AfterFork_Child();
-        run_copied(self, name, creator, fn, args, kwargs);
+        run_copied(self, spec, prepare, fn, args, kwargs);
     }
     int err = errno;
     int pidfd = pid < 0 ? -1 : (int)TC_SYS(SYS_pidfd_open, pid, 0);
@@ -124,11 +158,20 @@ static int fork_into(struct copied *self, const char *name, PyObject *fn, PyObje
     /* ESRCH: reaped by somebody else already (SIGCHLD ignored, a foreign wait in a handler). */
     if (pidfd < 0 && pidfd != -ESRCH) {
         /* No descriptor left, say: a task without one could not be waited for safely. It is our unreaped child. */
-        struct tc_status gone = {0};
         kill(pid, SIGKILL);
-        while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {
-        }
+        reap(pid);
         return tc_raise_step(TC_STEP_PIDFD, -pidfd), -1;
+    }
+    if (spec->awaited) {
+        Py_BEGIN_ALLOW_THREADS;
+        await_steps(self->page, pid);
+        Py_END_ALLOW_THREADS;
+        enum tc_step step = tc_report_failed(&self->page->report, &err);
+        if (step) {
+            reap(pid);
+            if (pidfd >= 0) close(pidfd);
+            return tc_raise_step(step, err), -1;
+        }
     }
     /* What glibc's fork passes to clone, besides SIGCHLD. */
     tc_child_started(&self->child, pid, pidfd < 0 ? -1 : pidfd, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID);
@@ -138,12 +181,17 @@ static int fork_into(struct copied *self, const char *name, PyObject *fn, PyObje
 PyObject *tc_copied_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *type, *fn, *fn_args, *kwargs;
-    const char *name;
+    PyObject *type, *fn, *fn_args, *kwargs, *setup = Py_None, *prepare = Py_None;
+    struct tc_spec spec = {.creator = getpid(), .creator_pidfd = -1};
     int daemon;
-    if (!PyArg_ParseTuple(args, "O!O&pOO!O:copied_start", &PyType_Type, &type, tc_bytes_or_none, &name, &daemon, &fn,
-                          &PyTuple_Type, &fn_args, &kwargs))
+    if (!PyArg_ParseTuple(args, "O!O&pOO!O|OO:copied_start", &PyType_Type, &type, tc_bytes_or_none, &spec.name, &daemon,
+                          &fn, &PyTuple_Type, &fn_args, &kwargs, &setup, &prepare) ||
+        tc_setup_from(setup, &spec) < 0)
         return NULL;
+    if (spec.name) spec.awaited = 1;
+    /* The list sets a mask in any case: here it is the one that the task has. */
+    if (spec.awaited && !spec.own_sigmask)
+        TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &spec.sigmask, sizeof spec.sigmask);
     if (!PyType_IsSubtype((PyTypeObject *)type, tc_copied_type) || !hooks.finish)
         return PyErr_Format(PyExc_TypeError, "copied_start() needs a Copied and its hooks");
     if (atomic_load(&tc_counters.malloc_deaths))
@@ -153,6 +201,10 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
             "the locks of all arenas and would hang. Restart this process; programs can still be started");
     if (!tc_flush_streams(NULL, NULL) || PySys_Audit("os.fork", NULL) < 0) return NULL;
     struct copied *self = tc_copied_new((PyTypeObject *)type, daemon);
-    if (self && fork_into(self, name, fn, fn_args, kwargs == Py_None ? NULL : kwargs) < 0) Py_CLEAR(self);
+    if (self) {
+        spec.report = &self->page->report;
+        spec.kept_fd = self->fd;
+    }
+    if (self && fork_into(self, &spec, prepare, fn, fn_args, kwargs == Py_None ? NULL : kwargs) < 0) Py_CLEAR(self);
     return (PyObject *)self;
 }

@@ -23,7 +23,7 @@ static void run_program(void *argument)
 }
 
 /* The task, or a failed step in the report. */
-static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
+static void clone_child(struct tc_spec *spec, pid_t *pid, int *pidfd)
 {
     char *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
     if (stack == MAP_FAILED) {
@@ -35,9 +35,11 @@ static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
     args.stack = (uint64_t)(uintptr_t)stack;
     args.stack_size = STACK;
     /* A handler of the creator must not run in the child, whose memory is the creator's. */
-    tc_block_signals(&spec->sigmask);
+    uint64_t mask;
+    tc_block_signals(&mask);
+    if (!spec->own_sigmask) spec->sigmask = mask;
     long tid = tc_clone3(&args, sizeof args, run_program, spec);
-    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &spec->sigmask, 0, sizeof spec->sigmask);
+    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
     if (tid < 0) tc_report_failure(spec->report, TC_STEP_CLONE3, (int)-tid);
     munmap(stack, STACK);
     int err;
@@ -50,17 +52,32 @@ static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
     }
 }
 
+static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
+{
+    spec->creator = getpid();
+    spec->creator_pidfd = -1;
+    if (spec->parent_death && spec->flags & CLONE_NEWPID) {
+        spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
+        if (spec->creator_pidfd < 0) {
+            tc_report_failure(spec->report, TC_STEP_PIDFD, -spec->creator_pidfd);
+            return;
+        }
+    }
+    clone_child(spec, pid, pidfd);
+    if (spec->creator_pidfd >= 0) close(spec->creator_pidfd);
+}
+
 PyObject *tc_program_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *type, *paths, *argv, *environment;
+    PyObject *type, *paths, *argv, *environment, *setup;
     struct tc_report report = {0};
     struct tc_spec spec = {.report = &report};
     unsigned long long flags;
     int exit_signal, daemon;
-    if (!PyArg_ParseTuple(args, "O!pOOOO&(iii)Ki:program_start", &PyType_Type, &type, &daemon, &paths, &argv,
-                          &environment, tc_bytes_or_none, &spec.cwd, &spec.streams[0], &spec.streams[1],
-                          &spec.streams[2], &flags, &exit_signal))
+    if (!PyArg_ParseTuple(args, "O!pOOOOKi:program_start", &PyType_Type, &type, &daemon, &paths, &argv, &environment,
+                          &setup, &flags, &exit_signal) ||
+        tc_setup_from(setup, &spec) < 0)
         return NULL;
     spec.flags = flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_PARENT_SETTID;
     if (!(flags & CLONE_SIGHAND)) spec.flags |= CLONE_CLEAR_SIGHAND;

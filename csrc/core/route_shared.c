@@ -24,6 +24,7 @@ static void child_main(void *argument)
         tc_current = NULL;
         tc_exit_task(127);
     }
+    if (task->spec.awaited) tc_task_publish(task, TC_STARTED);
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
     tc_lend_chunk(PyThreadState_Get());
     tc_run_body(task);
@@ -52,6 +53,7 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
     spec->rseq_size = host->rseq_size;
     spec->altstack = host->altstack;
     spec->altstack_size = host->altstack_size;
+    spec->parent_death = SIGKILL;
     spec->creator = (pid_t)TC_SYS(SYS_getpid);
     spec->creator_pidfd = -1;
     if (spec->flags & CLONE_NEWPID) spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
@@ -91,7 +93,7 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
         refuse(task, err ? TC_STEP_PIDFD : TC_STEP_CLONE3, tid);
     else {
         /* With CLONE_NEWPID the kernel writes the id of the creator's namespace, as it returns it. */
-        tc_task_publish(task, TC_STARTED);
+        if (!task->spec.awaited) tc_task_publish(task, TC_STARTED); /* else by the task, after its steps */
         /* Cleared when the kernel has run mm_release() for the task: it ended, or it called execve. Then the dead state
          * may hold the interpreter lock for as long as the program runs, so recover before waiting for the end. */
         while (atomic_load(&task->alive)) tc_futex_wait(&task->alive, 1, NULL);
@@ -144,11 +146,11 @@ static void run_lent(struct tc_host *host, struct tc_task *task)
     args.child_tid = (uint64_t)(uintptr_t)&host->word;
     atomic_store(&host->word, TC_LENT);
     tc_block_signals(&mask);
-    task->spec.sigmask = mask;
+    if (!task->spec.own_sigmask) task->spec.sigmask = mask;
     long tid = tc_clone3(&args, sizeof args, child_main, task);
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
     if (tid > 0) {
-        tc_task_publish(task, TC_STARTED);
+        if (!task->spec.awaited) tc_task_publish(task, TC_STARTED); /* else by the task, after its steps */
         return;
     }
     refuse(task, TC_STEP_CLONE3, tid);
@@ -180,7 +182,8 @@ static int start(struct tc_task *task, size_t stack_size)
         run_lent(host, task);
         return 0;
     }
-    TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &task->spec.sigmask, sizeof task->spec.sigmask);
+    if (!task->spec.own_sigmask)
+        TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &task->spec.sigmask, sizeof task->spec.sigmask);
     if (task->in_place) {
         Py_BEGIN_ALLOW_THREADS;
         run_in_place(host, task);
@@ -219,17 +222,22 @@ static int may_start(void)
 PyObject *tc_shared_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *fn, *fn_args, *kwargs, *cancel;
+    PyObject *fn, *fn_args, *kwargs, *cancel, *setup = Py_None;
     unsigned long long flags;
     int exit_signal, kernel_core, daemon;
     Py_ssize_t stack_size;
     const char *name;
-    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
-                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon))
+    if (!PyArg_ParseTuple(args, "OO!OKinO&pOp|O:shared_start", &fn, &PyTuple_Type, &fn_args, &kwargs, &flags,
+                          &exit_signal, &stack_size, tc_bytes_or_none, &name, &kernel_core, &cancel, &daemon, &setup))
         return NULL;
     if (may_start() < 0) return NULL;
+    struct tc_spec spec = {0};
+    if (tc_setup_from(setup, &spec) < 0) return NULL;
     struct tc_task *task = tc_task_new(fn, fn_args, kwargs, cancel);
     if (!task) return NULL;
+    spec.report = &task->report;
+    task->spec = spec;
+    task->setup = Py_NewRef(setup); /* the spec points into it */
     task->daemon = daemon;
     task->in_place = (flags & CLONE_VFORK) != 0;
     task->signals.report = &task->report;

@@ -64,7 +64,7 @@ struct tc_task {
     PyThreadState *ts;   /* while the body runs */
     PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
     unsigned long ident; /* threading.get_ident() of the body */
-    PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel;
+    PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel, *setup;
     PyObject *entry; /* what threading.enumerate() shows for a thread */
 };
 

@@ -31,6 +31,29 @@ int tc_bytes_or_none(PyObject *object, void *result)
     return PyBytes_AsStringAndSize(object, (char **)text, NULL) == 0; /* the last NULL: no NUL byte inside */
 }
 
+int tc_setup_from(PyObject *setup, struct tc_spec *spec)
+{
+    for (int i = 0; i < 3; i++) spec->streams[i] = -1;
+    if (setup == Py_None) return 0;
+    unsigned long long ignored, defaulted;
+    PyObject *mask;
+    int close_fds;
+    if (!PyTuple_Check(setup)) return PyErr_BadArgument(), -1;
+    if (!PyArg_ParseTuple(setup, "O&KKOip(iii):setup", tc_bytes_or_none, &spec->cwd, &ignored, &defaulted, &mask,
+                          &spec->parent_death, &close_fds, &spec->streams[0], &spec->streams[1], &spec->streams[2]))
+        return -1;
+    if (mask != Py_None) {
+        spec->sigmask = PyLong_AsUnsignedLongLong(mask);
+        if (spec->sigmask == (uint64_t)-1 && PyErr_Occurred()) return -1;
+        spec->own_sigmask = 1;
+    }
+    spec->ignored = ignored;
+    spec->defaulted = defaulted;
+    spec->close_fds = (unsigned)close_fds;
+    spec->awaited = 1;
+    return 0;
+}
+
 void tc_clone_args(const struct tc_spec *spec, struct clone_args *args, int *pidfd, pid_t *tid)
 {
     memset(args, 0, sizeof *args);

@@ -27,7 +27,7 @@ static _Atomic uint32_t *bell;
 
 static struct tc_spec blank(void)
 {
-    return (struct tc_spec){.report = report, .creator_pidfd = -1, .streams = {-1, -1, -1}};
+    return (struct tc_spec){.report = report, .parent_death = SIGKILL, .creator_pidfd = -1, .streams = {-1, -1, -1}};
 }
 
 static void say(const char *key, long value) { fprintf(out, "%s %ld\n", key, value); }
@@ -95,6 +95,27 @@ static void step_streams(char **argv)
     for (int i = 0; i < 3; i++) fprintf(out, "fd%d %ld\ncloexec%d %d\n", i, inode(i), i, fcntl(i, F_GETFD));
 }
 
+/* close_fds [KEPT]: which of 0 to 9 and 300 are open afterwards, in a child; all of them were. */
+static void step_close_fds(char **argv)
+{
+    static const int opened[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 300};
+    struct tc_spec spec = blank();
+    spec.close_fds = argv[0] != NULL;
+    spec.kept_fd = argv[0] ? atoi(argv[0]) : 0;
+    for (unsigned i = 3; i < sizeof opened / sizeof *opened; i++) dup2(0, opened[i]);
+    pid_t child = fork();
+    if (!child) {
+        report->code = tc_step_close_fds(&spec);
+        for (unsigned i = 0; i < sizeof opened / sizeof *opened; i++)
+            if (fcntl(opened[i], F_GETFD) >= 0) report->address |= 1u << i;
+        _exit(0);
+    }
+    say_end(child);
+    say("error", report->code);
+    for (unsigned i = 0; i < sizeof opened / sizeof *opened; i++)
+        fprintf(out, "open%d %d\n", opened[i], (int)(report->address >> i & 1));
+}
+
 static void step_exec(char **argv)
 {
     struct tc_spec spec = blank();
@@ -112,6 +133,7 @@ static void run_steps(char **argv)
     struct tc_spec spec = blank();
     const char *const no_paths[] = {NULL};
     spec.cwd = argv[0];
+    spec.creator = getppid();
     spec.paths = no_paths;
     say("error", tc_run_steps(&spec, tc_program_steps));
     say_report();
@@ -128,6 +150,18 @@ static void step_default_signals(char **argv)
     signal(SIGXFSZ, SIG_IGN);
     signal(SIGUSR1, SIG_IGN);
     say("error", tc_step_default_signals(&spec));
+    say_status();
+}
+
+/* signals IGNORED DEFAULTED, as masks: SIGUSR1 was handled, SIGUSR2 ignored. */
+static void step_signals(char **argv)
+{
+    struct tc_spec spec = blank();
+    signal(SIGUSR1, (void (*)(int))exit);
+    signal(SIGUSR2, SIG_IGN);
+    spec.ignored = strtoull(argv[0], NULL, 16);
+    spec.defaulted = strtoull(argv[1], NULL, 16);
+    say("error", tc_step_signals(&spec));
     say_status();
 }
 
@@ -283,6 +317,9 @@ static void step_parent_death_late(char **argv)
     if (!child) {
         struct tc_spec spec = blank();
         spec.creator = getpid(); /* not the parent */
+        spec.parent_death = 0;
+        say("not_asked", tc_step_parent_death(&spec));
+        spec.parent_death = SIGKILL;
         say("by_id", tc_step_parent_death(&spec));
         spec.creator_pidfd = (int)TC_SYS(SYS_pidfd_open, getppid(), 0);
         say("by_living_pidfd", tc_step_parent_death(&spec));
@@ -329,9 +366,11 @@ static const struct command {
 } commands[] = {
     {"chdir", step_chdir},
     {"streams", step_streams},
+    {"close_fds", step_close_fds},
     {"exec", step_exec},
     {"run_steps", run_steps},
     {"default_signals", step_default_signals},
+    {"signals", step_signals},
     {"sigmask", step_sigmask},
     {"block_signals", block_signals},
     {"altstack", step_altstack},

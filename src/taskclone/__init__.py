@@ -9,6 +9,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     rules       which sets of flags the kernel refuses
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data
+    capture     what a task writes, kept
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
     traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
@@ -24,6 +25,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
 
 import typing as _typing
 
+from taskclone.capture import CAPTURE
 from taskclone.childsetup import ChildSetup
 from taskclone.errors import (
     FlagError,
@@ -41,6 +43,7 @@ from taskclone.plan import Plan
 from taskclone.task import Task
 
 __all__ = [
+    "CAPTURE",
     "PROCESS",
     "SHARED",
     "THREAD",

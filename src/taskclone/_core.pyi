@@ -8,6 +8,8 @@ STARTED: int
 DONE: int
 ENDED: int
 
+_Setup = tuple[bytes | None, int, int, int | None, int, bool, tuple[int, int, int]]
+"""cwd, ignored signals, defaulted ones, signal mask, parent-death signal, close_fds, stdin stdout stderr."""
 _RawStatus = tuple[int, int, int, tuple[Any, ...] | None]
 
 class Child:
@@ -76,6 +78,8 @@ def copied_start(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
+    setup: _Setup | None = None,
+    prepare: Callable[[], object] | None = None,
     /,
 ) -> _Copied: ...
 def flush_streams() -> None: ...
@@ -88,8 +92,7 @@ def program_start(
     paths: Sequence[bytes],
     argv: Sequence[bytes],
     environment: Sequence[bytes],
-    cwd: bytes | None,
-    streams: tuple[int, int, int],
+    setup: _Setup | None,
     flags: int,
     exit_signal: int,
     /,
@@ -107,6 +110,7 @@ def shared_start(
     kernel_core: bool,
     cancel: type[BaseException],
     daemon: bool,
+    setup: _Setup | None = None,
     /,
 ) -> Shared: ...
 def shared_stats() -> dict[str, int]: ...

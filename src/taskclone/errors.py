@@ -96,6 +96,7 @@ class TaskDied(TaskError):
         address: the address of a memory fault, else None.
         damage: what the death left behind in shared memory, as far as it can be known.
             ``("malloc",)``: an arena of malloc stays locked.
+        last_words: the end of what it wrote to stderr, where the plan has captured that (``CAPTURE``); else "".
     """
 
     def __init__(
@@ -105,13 +106,15 @@ class TaskDied(TaskError):
         stack: traceback.StackSummary | None = None,
         address: int | None = None,
         damage: tuple[str, ...] = (),
+        last_words: str = "",
     ) -> None:
-        super().__init__(message, status, stack, address, damage)
+        super().__init__(message, status, stack, address, damage, last_words)
         self.message = message
         self.status = status
         self.stack = stack if stack is not None else traceback.StackSummary()
         self.address = address
         self.damage = damage
+        self.last_words = last_words
 
     @property
     def code(self) -> int | None:
@@ -135,6 +138,8 @@ class TaskDied(TaskError):
             text += "".join(self.stack.format()).rstrip("\n")
         if self.damage:
             text += f"\nleft behind: {', '.join(self.damage)}"
+        if self.last_words:
+            text += "\nlast words on stderr:\n" + self.last_words.rstrip("\n")
         return text
 
 
@@ -162,6 +167,8 @@ _ADVICE: dict[tuple[str, int], str] = {
     ("execve", _errno.E2BIG): "arguments and environment together are too long",
     ("chdir", _errno.ENOENT): "the working directory is not there",
     ("chdir", _errno.ENOTDIR): "the working directory is not a directory",
+    ("chdir", _errno.EACCES): "the working directory, or one above it, may not be searched by this user",
+    ("close_fds", _errno.ENOSYS): "close_range is filtered here (a container's seccomp profile)",
     ("parent_death", _errno.ESRCH): "the creator ended while the task started",
     ("streams", _errno.EBADF): "a descriptor given as stdin, stdout or stderr is not open",
 }

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 from taskclone._core import shared_stats
 from taskclone.errors import FlagError, UnsupportedOperation
 from taskclone.flags import CloneFlags
-from taskclone.plan import Plan, PlanFields, Program, as_argv, set_starter, unsupported
+from taskclone.plan import Plan, PlanFields, Program, as_argv, set_starter
 from taskclone.routes import children, copied, program, shared, thread
 from taskclone.task import Task, check_timeout
 
@@ -51,8 +51,6 @@ def _route_for(plan: Plan, is_program: bool) -> Any:
         else:
             route = thread if plan.bits & _THREAD else shared
         route.check(plan)
-        if not is_program:
-            _refuse_for_functions(plan, route.NAME)
         plan.routes[is_program] = route
     return route
 
@@ -60,14 +58,6 @@ def _route_for(plan: Plan, is_program: bool) -> Any:
 def check(plan: Plan) -> None:
     """Raises UnsupportedOperation for a plan by which no function can be started."""
     _route_for(plan, False)
-
-
-def _refuse_for_functions(plan: Plan, route: str) -> None:
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(plan, name) is not None:
-            raise unsupported(route, f"{name} for a function in this version", "streams are for programs")
-    if plan.setup.cwd is not None or plan.setup.environment is not None:
-        raise unsupported(route, "cwd and environment for a function in this version", "they are for programs")
 
 
 def start(plan: Plan, body: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:

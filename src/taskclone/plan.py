@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 Argument: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Program: TypeAlias = Sequence[Argument]
-Stream: TypeAlias = Any  # None, a descriptor, subprocess.DEVNULL or STDOUT, or an object with fileno()
+Stream: TypeAlias = Any  # None, a descriptor, subprocess.DEVNULL or STDOUT, CAPTURE, or an object with fileno()
 
 MIN_STACK = 64 << 10
 MAX_STACK = 1 << 40
@@ -63,8 +63,10 @@ class Plan:
         exit_signal: signal to the creator at the end, 0 for none; None: the route's default (SIGCHLD where fork
             or execve sets it, 0 where this package calls clone for a function).
         daemon: False: the interpreter's exit waits for the task; True: it is ended then.
-        stdin, stdout, stderr: streams of a program: None (the creator's), a descriptor, an object with
-            ``fileno()``, ``subprocess.DEVNULL``; for stderr also ``subprocess.STDOUT``.
+        stdin, stdout, stderr: the task's descriptors 0, 1 and 2: None (the creator's), a descriptor, an object with
+            ``fileno()``, ``subprocess.DEVNULL``; for the output also ``taskclone.CAPTURE`` (``Task.stdout``,
+            ``Task.stderr``), for stderr also ``subprocess.STDOUT``. Not with FILES, nor for a thread. A function's
+            ``print`` goes there if its ``sys.stdout`` writes to descriptor 1.
 
     Raises:
         FlagError: the kernel refuses the set of flags, or it does not go with the setup or the streams: what the
@@ -83,6 +85,8 @@ class Plan:
     stderr: Stream = field(default=None, kw_only=True)
     bits: int = field(default=0, init=False, repr=False, compare=False)
     """``flags`` as a plain int: IntFlag's operators are too slow for the way of a start."""
+    has_setup: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether there are steps to take: a setup, or a stream."""
     routes: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What launch has chosen for functions (False) and programs (True)."""
 
@@ -105,6 +109,8 @@ class Plan:
             raise ValueError(f"stack_size must be None or {MIN_STACK} to {MAX_STACK} bytes, not {self.stack_size!r}")
         if not isinstance(self.daemon, bool):
             raise TypeError(f"daemon must be True or False, not {self.daemon!r}")
+        streams = self.stdin, self.stdout, self.stderr
+        object.__setattr__(self, "has_setup", self.setup != NOTHING or any(s is not None for s in streams))
 
     @property
     def flag_set(self) -> CloneFlags:

@@ -7,7 +7,8 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast
 
-from taskclone.errors import StartError, TaskError
+from taskclone.capture import Captured
+from taskclone.errors import StartError, TaskDied, TaskError
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, signal_name
 
@@ -82,12 +83,14 @@ class Task(Generic[R]):
     As a context manager it waits when the block is left normally; when the block raises it terminates, then kills.
     """
 
-    __slots__ = ("__weakref__", "_handle", "_outcome", "_started_at", "_traceback", "plan", "route")
+    __slots__ = ("__weakref__", "_captured", "_handle", "_outcome", "_started_at", "_traceback", "plan", "route")
 
     plan: Plan
     """How it was started."""
     route: str
     """The way in which it was started: copied, shared, thread or program."""
+    _captured: Captured
+    """Set by the routes for a plan that captures a stream, and not there for others."""
 
     def __init__(self, handle: Handle, plan: Plan, route: str) -> None:
         self._handle = handle
@@ -134,6 +137,20 @@ class Task(Generic[R]):
             OSError: EMFILE, ENFILE: no descriptor is to be had.
         """
         return self._handle.fileno()
+
+    @property
+    def stdout(self) -> bytes | None:
+        """What it has written to standard output: all of it once it has ended. None unless the plan's is CAPTURE."""
+        return self._read_captured("stdout")
+
+    @property
+    def stderr(self) -> bytes | None:
+        """The same for standard error. None also with ``stderr=subprocess.STDOUT``: then it is in ``stdout``."""
+        return self._read_captured("stderr")
+
+    def _read_captured(self, name: str) -> bytes | None:
+        captured: Captured | None = getattr(self, "_captured", None)
+        return captured.read(name) if captured else None
 
     # ---- how it stands ----
 
@@ -197,6 +214,9 @@ class Task(Generic[R]):
         try:
             outcome = self._handle.outcome()
         except TaskError as error:
+            captured: Captured | None = getattr(self, "_captured", None)
+            if captured and isinstance(error, TaskDied):
+                error.last_words = captured.last_words()
             # Without the traceback, which leads through this frame to the task, and so in a circle.
             outcome = "exception", error.with_traceback(None)
         if outcome[0] == "exception":

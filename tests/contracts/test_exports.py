@@ -15,7 +15,7 @@ from taskclone import _core, errors
 PACKAGE = Path(taskclone.__file__).parent
 
 PUBLIC = {
-    "PROCESS", "SHARED", "THREAD", "CloneFlags",
+    "CAPTURE", "PROCESS", "SHARED", "THREAD", "CloneFlags",
     "ChildSetup", "Executor", "ExitStatus", "Plan", "Task",
     "call", "clone", "stats",
     "FlagError", "OutcomeError", "StartError", "TaskDied", "TaskError", "TaskTerminated", "UnsupportedOperation",
@@ -42,7 +42,7 @@ def test_every_error_of_the_errors_file_is_exported() -> None:
     assert roots == {"TaskTerminated"}, "which is raised inside a body only, and is a SystemExit"
 
 
-OBJECTS = {name: getattr(taskclone, name) for name in PUBLIC - {"PROCESS", "SHARED", "THREAD"}}
+OBJECTS = {name: getattr(taskclone, name) for name in PUBLIC - {"CAPTURE", "PROCESS", "SHARED", "THREAD"}}
 OBJECTS["package"] = taskclone
 
 

@@ -73,6 +73,20 @@ def test_streams_that_are_not_open(steps: Steps) -> None:
     assert steps("streams", 77, -1, -1)["error"] == str(-errno.EBADF)
 
 
+@pytest.mark.parametrize("kept", [-1, 0, 2, 3, 4, 7, 300])
+def test_close_fds(steps: Steps, kept: int) -> None:
+    """All from 3 on, but the one that is kept; seen in a file table apart."""
+    seen = steps("close_fds", kept)
+    assert (seen["error"], seen["exited"]) == ("0", "0")
+    still = {int(key[4:]) for key, value in seen.items() if key.startswith("open") and value == "1"}
+    assert still == {0, 1, 2} | ({kept} if kept > 2 else set())
+
+
+def test_close_fds_that_is_not_asked_for(steps: Steps) -> None:
+    seen = steps("close_fds")
+    assert (seen["error"], seen["open300"], seen["open3"], seen["exited"]) == ("0", "1", "1", "0")
+
+
 def script(path: Path, mode: int = stat.S_IRWXU) -> Path:
     path.write_text('#!/bin/sh\necho "argv0 $0"; echo "first $1"; echo "only $ONLY"; echo "path ${HOME-unset}"\n')
     path.chmod(mode)
@@ -135,6 +149,17 @@ def test_default_signals_are_those_that_the_interpreter_ignores(steps: Steps) ->
     seen = steps("default_signals")
     assert seen["error"] == "0"
     assert bits(seen, "SigIgn", signal.SIGPIPE, signal.SIGXFSZ, signal.SIGUSR1) == [False, False, True]
+
+
+def test_signals(steps: Steps) -> None:
+    seen = steps("signals", f"{mask(signal.SIGUSR1, signal.SIGTERM, 64):x}", f"{mask(signal.SIGUSR2):x}")
+    assert seen["error"] == "0"
+    assert bits(seen, "SigIgn", signal.SIGUSR1, signal.SIGTERM, 64, signal.SIGUSR2) == [True, True, True, False]
+    assert int(seen["SigCgt"], 16) == 0
+    seen = steps("signals", "0", f"{mask(signal.SIGUSR1):x}")
+    assert bits(seen, "SigIgn", signal.SIGUSR1, signal.SIGUSR2) == [False, True], "what is not named stays"
+    assert int(seen["SigCgt"], 16) == 0
+    assert steps("signals", f"{mask(signal.SIGKILL):x}", "0")["error"] == str(-errno.EINVAL)
 
 
 def test_sigmask(steps: Steps) -> None:
@@ -226,6 +251,7 @@ def test_a_task_dies_with_its_creator(steps: Steps) -> None:
 
 def test_a_creator_that_is_gone_already_is_noticed(steps: Steps) -> None:
     seen = steps("parent_death_late")
+    assert seen["not_asked"] == "0"
     assert seen["by_id"] == str(-errno.ESRCH)
     assert seen["by_living_pidfd"] == "0"
     assert seen["by_dead_pidfd"] == str(-errno.ESRCH)

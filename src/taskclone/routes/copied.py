@@ -8,6 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import _thread
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -18,11 +19,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams, threads_running
+from taskclone.childsetup import ChildSetup
 from taskclone.errors import OutcomeError, TaskError, TaskTerminated
 from taskclone.flags import flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message
 from taskclone.parcel import leave, take
 from taskclone.plan import Plan, unsupported
+from taskclone.routes import setup
 from taskclone.routes.children import ChildHandle
 from taskclone.task import Task
 
@@ -39,8 +42,7 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "an exit signal other than SIGCHLD, which is fork's", "add VM to the flags")
     if plan.stack_size is not None:
         raise unsupported(NAME, "stack_size: the stack is copied with the memory")
-    if plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks that share memory (VM)")
+    setup.require(NAME, plan)
 
 
 class CopiedHandle(ChildHandle, Copied):
@@ -89,6 +91,15 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     if _thread._count() or threads_running():  # besides the main thread
         warn_of_threads()
     name = None if plan.name is None else os.fsencode(plan.name)
+    if plan.has_setup:
+        prepare = (
+            functools.partial(_prepare, plan.setup)
+            if plan.setup.signals or plan.setup.environment is not None
+            else None
+        )
+        with setup.steps(plan) as (steps, captured):
+            handle = copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs, steps, prepare)
+        return setup.capturing(Task(handle, plan, NAME), captured)
     return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
 
 
@@ -112,7 +123,7 @@ def warn_of_threads() -> None:
     """A DeprecationWarning where the caller of this package has other threads: see the message."""
     if (os.getpid(), _thread.get_ident()) in _quiet:
         return
-    if _thread._count() <= sum(thread.is_alive() for thread in own_threads):
+    if _thread._count() + threads_running() <= sum(thread.is_alive() for thread in own_threads):
         return
     if len(sys._current_frames()) == 1:
         return  # a task of a process with threads: the count is that process's
@@ -132,6 +143,16 @@ def _level_of_the_caller() -> int:
 
 
 # ---- in the task ----------------------------------------------------------------------------------------------------
+
+
+def _prepare(wanted: ChildSetup) -> None:
+    """What of a setup the interpreter has to know, after the core's steps: its table of handlers, and os.environ."""
+    assert isinstance(wanted.signals, tuple)
+    for number, how in wanted.signals:
+        _signal.signal(number, _signal.SIG_IGN if how == "ignore" else _signal.SIG_DFL)
+    if wanted.environment is not None:
+        os.environ.clear()
+        os.environb.update(wanted.environment)  # type: ignore[arg-type]
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:

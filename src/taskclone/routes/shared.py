@@ -10,6 +10,7 @@ import contextlib
 import gc
 import io
 import os
+import signal as _signal
 import sys
 import time
 import traceback
@@ -18,11 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 from taskclone import _core
-from taskclone._core import DONE, ENDED, Shared, shared_start
+from taskclone._core import DONE, ENDED, Shared, flush_streams, shared_start
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import CloneFlags, flag_names
-from taskclone.outcome import ExitStatus, Outcome, died, exit_message, status_from
+from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name, status_from
 from taskclone.plan import Plan, unsupported
+from taskclone.routes import setup
 from taskclone.task import END_TIMEOUT, GRACE, Granted, Task
 
 NAME = "shared"
@@ -35,6 +37,11 @@ _CARRIED = _PLAIN | int(
     | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
 )  # fmt: skip
 _VFORK = int(_F.VFORK)
+_FATAL = frozenset(map(int, (
+    _signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGABRT, _signal.SIGTRAP, _signal.SIGSYS,
+    _signal.SIGQUIT, _signal.SIGXCPU, _signal.SIGXFSZ,
+)))  # fmt: skip
+"""The signals that the task handles itself, so that its death is not the creator's (fatal_signals in child.c)."""
 
 LINGER = 1.0
 """Seconds that threads which a C library started in a task may go on after its body, once somebody waits."""
@@ -53,6 +60,13 @@ def check(plan: Plan) -> None:
         )
     if plan.bits & ~_CARRIED:
         raise unsupported(NAME, f"{flag_names(plan.bits & ~_CARRIED)} in this version", "leave it out")
+    setup.require(NAME, plan)
+    if plan.setup.parent_death_signal not in (None, _signal.SIGKILL):
+        raise unsupported(NAME, "a parent_death_signal but SIGKILL: no task may outlive the owner of its memory")
+    fatal = _FATAL & dict(plan.setup.signals).keys()
+    if fatal:
+        names = " ".join(map(signal_name, sorted(fatal)))
+        raise unsupported(NAME, f"{names} in signals: its handler saves the creator", "see ChildSetup.core")
     if plan.setup.core and plan.bits & _F.SIGHAND:
         raise unsupported(NAME, "core=True with SIGHAND: there are no handlers of the task's own", "leave one out")
 
@@ -230,10 +244,37 @@ def _is_buffered(fd: int) -> bool:
     return False
 
 
-def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
+def _flushed(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A body with streams of its own: what print() still holds is written in the task, where it belongs."""
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        flush_streams()
+
+
+def _start_with_setup(
+    plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> Task[Any]:
+    if any(stream is not None for stream in (plan.stdin, plan.stdout, plan.stderr)):
+        flush_streams()
+        args, fn = (fn, *args), _flushed
+    with setup.steps(plan) as (steps, captured):
+        task = start(plan, fn, args, kwargs, steps)
+    return setup.capturing(task, captured)
+
+
+def start(
+    plan: Plan,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+    steps: Any = None,
+) -> Task[Any]:
     if _ending:
         raise UnsupportedOperation("the interpreter is ending: no task that shares its memory can be started")
-    setup, signal = plan.setup, plan.exit_signal or 0
+    if plan.has_setup and steps is None:
+        return _start_with_setup(plan, fn, args, kwargs)
+    signal = plan.exit_signal or 0
     name = None if plan.name is None else os.fsencode(plan.name)
     core = shared_start(
         fn,
@@ -243,11 +284,12 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
         signal,
         plan.stack_size or 0,
         name,
-        setup.core,
+        plan.setup.core,
         TaskTerminated,
         plan.daemon,
+        steps,
     )
-    if signal or plan.bits & ~_PLAIN:
+    if signal or steps or plan.bits & ~_PLAIN:
         core.started()
     return Task(SharedHandle(core, signal), plan, NAME)
 

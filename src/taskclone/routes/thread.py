@@ -25,6 +25,7 @@ from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import THREAD, CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name
 from taskclone.plan import Plan, unsupported
+from taskclone.routes import setup
 from taskclone.task import GRACE, Granted, Task
 
 NAME = "thread"
@@ -50,8 +51,7 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD, less FS, FILES or SYSVSEM")
     if plan.exit_signal:
         raise unsupported(NAME, "an exit signal: the kernel sends none for a thread")
-    if plan.setup.core:
-        raise unsupported(NAME, "ChildSetup(core=True)", "it is about tasks with a death of their own")
+    setup.require(NAME, plan)
 
 
 # ---- what the module threading sees ---------------------------------------------------------------------------------
