@@ -125,7 +125,7 @@ def warn_of_threads() -> None:
         return
     if _thread._count() + threads_running() <= sum(thread.is_alive() for thread in own_threads):
         return
-    if len(sys._current_frames()) == 1:
+    if not threads_running() and len(sys._current_frames()) == 1:
         return  # a task of a process with threads: the count is that process's
     warnings.warn(
         f"process {os.getpid()} has other threads: the copy has none of them, but has their locks as they are, and may "
