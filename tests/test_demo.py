@@ -64,9 +64,10 @@ def test_cow_counts_pages() -> None:
     assert alone[0] > 64 > 20 > alone[1]
     for private, shared in (beside, task):
         assert shared > 64 > 10 > private
-    assert 16 <= task_written[0] - task[0] < 20
+    # (The table has tenths.)
+    assert 15.8 < task_written[0] - task[0] < 20
     assert -20 < task_written[1] - task[1] < -15  # some pages of libraries are seen for the first time meanwhile
-    assert 16 <= written[0] - beside[0] < 20
+    assert 15.8 < written[0] - beside[0] < 20
     assert -20 < written[1] - beside[1] < -15
 
 

@@ -497,11 +497,7 @@ for job in jobs:
     job.add_done_callback(lambda job: say(type(job.exception()).__name__))
 say("end of the script")
 """
-    done = ["end of the script"]
-    if flags == "THREAD" and sys.version_info[:2] == (3, 12):
-        done += ["0", "NoneType", "RuntimeError", "RuntimeError"]
-    else:
-        done += ["0", "NoneType", "1", "NoneType", "2", "NoneType"]
+    done = ["end of the script", "0", "NoneType", "1", "NoneType", "2", "NoneType"]
     assert run(script) == (0, "\n".join(done) + "\n", "")
 
 

@@ -51,7 +51,6 @@ class Executor(futures.Executor):
 
     With THREAD a call that does not react to its end (an exception that is raised in it) goes on beside the others;
     its future has the TimeoutError, and its place is free. A crash ends the process there, as it does in any thread.
-    CPython 3.12 starts no thread once the interpreter's exit has begun: calls that still wait then have a RuntimeError.
 
     Args:
         max_workers: how many calls run at a time; ``os.cpu_count()`` where it is not given.
