@@ -98,26 +98,33 @@ def test_without_one_the_mask_is_the_callers(how: str) -> None:
 @ROUTES
 def test_signals(how: str) -> None:
     """Ignored ones are, and defaulted ones do as by default what the creator has another mind of."""
-    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN) if how == "shared" else None
     try:
-        setup = ChildSetup(signals={signal.SIGUSR1: "ignore", signal.SIGTERM: "ignore", signal.SIGUSR2: "default"})
+        setup = ChildSetup(signals={signal.SIGUSR1: "ignore", signal.SIGTERM: "ignore", signal.SIGCHLD: "default"})
         with alive(how, setup) as task:
             seen = masks(task.pid)
             ignored = bit(signal.SIGUSR1) | bit(signal.SIGTERM)
-            assert seen["SigIgn"] & (ignored | bit(signal.SIGUSR2)) == ignored
-            assert not seen["SigCgt"] & (ignored | bit(signal.SIGUSR2))
+            assert seen["SigIgn"] & (ignored | bit(signal.SIGCHLD)) == ignored
+            assert not seen["SigCgt"] & (ignored | bit(signal.SIGCHLD))
             task.send_signal(signal.SIGUSR1)
             task.send_signal(signal.SIGTERM)
-        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGUSR2, before)
+        if how == "shared":
+            signal.signal(signal.SIGCHLD, before)
 
 
-@ROUTES
+@pytest.mark.parametrize("how", ["copied", "program"])
 def test_a_defaulted_signal_ends_the_task(how: str) -> None:
     with alive(how, ChildSetup(signals={signal.SIGTERM: "default"})) as task:
         task.send_signal(signal.SIGTERM)
         assert task.wait(10).signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM, signal.SIGRTMIN])
+def test_no_signal_may_end_a_task_that_shares_memory_wherever_it_is(number: int) -> None:
+    """A task that died where it waited for the interpreter lock has hung its creator."""
+    with pytest.raises(UnsupportedOperation, match="by default"):
+        clone(int, flags=F.VM, setup=ChildSetup(signals={number: "default"}))
 
 
 def test_the_interpreter_of_a_copied_task_knows_its_signals() -> None:

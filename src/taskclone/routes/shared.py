@@ -42,6 +42,11 @@ _FATAL = frozenset(map(int, (
     _signal.SIGQUIT, _signal.SIGXCPU, _signal.SIGXFSZ,
 )))  # fmt: skip
 """The signals that the task handles itself, so that its death is not the creator's (fatal_signals in child.c)."""
+_SPARES = frozenset(map(int, (
+    _signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH, _signal.SIGTSTP, _signal.SIGTTIN,
+    _signal.SIGTTOU,
+)))  # fmt: skip
+"""The signals whose default action ends nobody (signal(7))."""
 
 LINGER = 1.0
 """Seconds that threads which a C library started in a task may go on after its body, once somebody waits."""
@@ -67,6 +72,15 @@ def check(plan: Plan) -> None:
     if fatal:
         names = " ".join(map(signal_name, sorted(fatal)))
         raise unsupported(NAME, f"{names} in signals: its handler saves the creator", "see ChildSetup.core")
+    # One that dies where it waits for the interpreter lock is counted by the lock's condition variable for ever.
+    ends = {number for number, how in dict(plan.setup.signals).items() if how == "default"} - _SPARES
+    if ends:
+        names = " ".join(map(signal_name, sorted(ends)))
+        raise unsupported(
+            NAME,
+            f"{names} by default: it would end the task at once, wherever it is",
+            "left out of signals, SIGTERM and its like end a task politely; or ignore it",
+        )
     if plan.setup.core and plan.bits & _F.SIGHAND:
         raise unsupported(NAME, "core=True with SIGHAND: there are no handlers of the task's own", "leave one out")
 
