@@ -1,4 +1,4 @@
-/* Hosts: threads that lend their thread-local storage to tasks; and what happens to them around a fork. */
+/* Hosts: threads that lend their thread-local storage to tasks. */
 #include "shared.h"
 
 #include <errno.h>
@@ -15,17 +15,9 @@ enum { GUARD = 64 << 10, MAX_IDLE = 8 };
 static const struct timespec idle_limit = {1, 0};
 
 struct tc_counters tc_counters;
-int tc_keep_hosts;
 
 static _Atomic uint32_t pool_lock;
 static struct tc_host *pool;
-
-/* Spin locks, because the last thing that a host does before it parks must not touch TLS. */
-void tc_spin_lock(_Atomic uint32_t *lock)
-{
-    while (atomic_exchange(lock, 1)) TC_SYS(SYS_sched_yield);
-}
-void tc_spin_unlock(_Atomic uint32_t *lock) { atomic_store(lock, 0); }
 
 /* Never freed: whoever settles a task looks at the word of a host that may have been given to another meanwhile. */
 static struct tc_host *spares;
@@ -273,36 +265,6 @@ static void await_end(pid_t tid)
         i < 100 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
 }
 
-/* A task whose result is there ends in a moment, and only then is its host idle: at most 50 ms for all. */
-static void await_done_tasks(void)
-{
-    struct timespec pause = {0, 1000000};
-    int tries = 50;
-    tc_settle_finished();
-    struct tc_task **all = tc_task_all();
-    for (struct tc_task **at = all; at && *at; at++)
-        for (; tries && atomic_load(&(*at)->state) == TC_DONE; tries--) {
-            if ((*at)->lent) tc_settle_soon(*at);
-            tc_task_wait(*at, TC_DONE, TC_ENDED, &pause);
-        }
-    tc_task_all_done(all);
-}
-
-/* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */
-PyObject *tc_before_fork(PyObject *module, PyObject *unused)
-{
-    if (atomic_load(&tc_counters.malloc_deaths) && !tc_current_task())
-        return PyErr_Format(PyExc_RuntimeError,
-                            "a task died inside malloc and keeps an arena of it locked: fork() takes the locks of all "
-                            "arenas, and will hang now. Restart this process; programs can still be started by vfork");
-    if (!tc_keep_hosts && !tc_current_task()) {
-        Py_BEGIN_ALLOW_THREADS;
-        await_done_tasks();
-        Py_END_ALLOW_THREADS;
-    }
-    return tc_hosts_end(module, unused);
-}
-
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -330,35 +292,10 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* A signal to a task's own child that came before its handlers are reset would be lost in them. */
-static void before_any_fork(void)
+void tc_hosts_after_fork(void)
 {
-    if (tc_current) tc_block_signals(&tc_current->fork_mask);
-}
-static void after_any_fork(void)
-{
-    if (tc_current) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &tc_current->fork_mask, 0, sizeof tc_current->fork_mask);
-}
-
-static void in_forked_child(void)
-{
-    struct tc_signals *task = tc_current;
     /* None of our threads is here; what they held is nobody's. */
     pool = spares = NULL;
     atomic_store(&pool_lock, 0);
-    tc_keeper_after_fork();
-    tc_looks_after_fork();
-    if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
-    tc_counters.hosts = tc_counters.idle = tc_counters.threads = 0;
-    tc_current = NULL;
-    tc_private = tc_private_files = 0; /* what this thread has of its own is the whole process's here */
-    tc_tasks_after_fork();
-    if (task) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &task->fork_mask, 0, sizeof task->fork_mask);
-}
-
-int tc_hosts_init(void)
-{
-    int err = pthread_atfork(before_any_fork, after_any_fork, in_forked_child);
-    if (err) tc_raise(err, "pthread_atfork");
-    return err ? -1 : 0;
+    tc_counters.hosts = tc_counters.idle = 0;
 }

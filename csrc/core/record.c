@@ -10,7 +10,7 @@
 
 static _Atomic uint32_t list_lock, grave_lock;
 static struct tc_task *living, *graveyard;
-__thread char tc_private, tc_private_files;
+__thread char tc_private, tc_private_files; /* shared.h says of which kind */
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* Linux 6.9 */

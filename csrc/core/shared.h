@@ -8,6 +8,8 @@
  *   route_shared.c  start: the child's main function, hosted and in place
  *   route_thread.c  the same record and body, for a thread: TLS of its own, no host
  *   host.c          host threads, the pool of parked ones
+ *   forks.c         what happens around a fork
+ *   settle.c        zombie, status and host of a task that has ended
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
  *   ending.c        one look at a task that shall end
@@ -103,15 +105,18 @@ extern struct tc_counters tc_counters;
 int tc_host_take(size_t stack_size, struct tc_host **host); /* 0 or -errno; with the interpreter lock */
 void tc_host_give_back(struct tc_host *host);               /* one that was taken and not used */
 void tc_host_wake(struct tc_host *host, uint32_t word);
-int tc_hosts_init(void);
 PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle ones and the keeper, and waits */
-PyObject *tc_before_fork(PyObject *module, PyObject *unused);
-extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
+void tc_hosts_after_fork(void);
 /* Bytes of a thread whose body may use `asked`, or the default of threads. */
 size_t tc_stack_bytes(size_t asked);
 /* Starts a detached thread with every signal blocked. 0 or -errno. */
 int tc_thread_new(void *(*body)(void *), void *argument, size_t stack_size);
 int tc_host_new(size_t stack_size, struct tc_host **made); /* not in a task: it would die with it */
+
+/* forks.c */
+int tc_forks_init(void);
+PyObject *tc_before_fork(PyObject *module, PyObject *unused);
+extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
 
 /* keeper.c */
 int tc_keeper_ensure(void);                                        /* with the interpreter lock. 0 or -errno */
@@ -136,6 +141,16 @@ void tc_task_publish(struct tc_task *task, uint32_t state);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
 void tc_tasks_after_fork(void);
+int tc_own_files(void); /* the creator's descriptor numbers are ours too */
+/* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
+int tc_open_pidfd(struct tc_task *task);
+void tc_task_reap(struct tc_task *task, int pidfd);
+/* Before the call that takes the zombie: until then the id is the task's own. */
+void tc_task_reaping(struct tc_task *task);
+/* In a thread that has unshared something. Initial-exec: the first touch of another kind of TLS may call malloc. */
+#define TC_TLS __attribute__((tls_model("initial-exec"), visibility("hidden")))
+extern __thread char tc_private TC_TLS;       /* anything */
+extern __thread char tc_private_files TC_TLS; /* its file table */
 
 /* settle.c */
 void tc_task_finish(struct tc_task *task); /* by a lent task, at its clean end: system calls and atomics only */
@@ -146,19 +161,6 @@ void tc_settle_finished(void); /* all that can be settled without waiting */
 void tc_settle_soon(struct tc_task *task);
 void tc_settle_after_fork(void);
 void tc_take_status(struct tc_task *task); /* waits for its end */
-
-/* record.c: forks, locks */
-void tc_spin_lock(_Atomic uint32_t *lock);
-void tc_spin_unlock(_Atomic uint32_t *lock);
-
-int tc_own_files(void); /* the creator's descriptor numbers are ours too */
-/* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
-int tc_open_pidfd(struct tc_task *task);
-void tc_task_reap(struct tc_task *task, int pidfd);
-void tc_task_reaping(
-    struct tc_task *task); /* before the call that takes the zombie: its id is still its own until then */
-/* In a thread that has unshared something: its file table; anything. */
-extern __thread char tc_private, tc_private_files __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 /* route_shared.c */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task);

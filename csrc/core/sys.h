@@ -29,4 +29,11 @@ static inline long tc_futex_wait(_Atomic uint32_t *word, uint32_t value, const s
 }
 static inline long tc_futex_wake(_Atomic uint32_t *word) { return TC_SYS(SYS_futex, word, FUTEX_WAKE, INT32_MAX); }
 
+/* Spin locks, because the last thing that a host does before it parks must not touch TLS. */
+static inline void tc_spin_lock(_Atomic uint32_t *lock)
+{
+    while (atomic_exchange(lock, 1)) TC_SYS(SYS_sched_yield);
+}
+static inline void tc_spin_unlock(_Atomic uint32_t *lock) { atomic_store(lock, 0); }
+
 #endif

@@ -1,0 +1,70 @@
+/* What happens around a fork, whoever makes it: of the creator, of a task, in C or in Python. */
+#include "shared.h"
+
+#include <pthread.h>
+
+#include "error.h"
+#include "sys.h"
+
+int tc_keep_hosts;
+
+/* A task whose result is there ends in a moment, and only then is its host idle: at most 50 ms for all. */
+static void await_done_tasks(void)
+{
+    struct timespec pause = {0, 1000000};
+    int tries = 50;
+    tc_settle_finished();
+    struct tc_task **all = tc_task_all();
+    for (struct tc_task **at = all; at && *at; at++)
+        for (; tries && atomic_load(&(*at)->state) == TC_DONE; tries--) {
+            if ((*at)->lent) tc_settle_soon(*at);
+            tc_task_wait(*at, TC_DONE, TC_ENDED, &pause);
+        }
+    tc_task_all_done(all);
+}
+
+/* before_fork(): an exception here does not stop the fork, but it is printed; then the hang has a name. */
+PyObject *tc_before_fork(PyObject *module, PyObject *unused)
+{
+    if (atomic_load(&tc_counters.malloc_deaths) && !tc_current_task())
+        return PyErr_Format(PyExc_RuntimeError,
+                            "a task died inside malloc and keeps an arena of it locked: fork() takes the locks of all "
+                            "arenas, and will hang now. Restart this process; programs can still be started by vfork");
+    if (!tc_keep_hosts && !tc_current_task()) {
+        Py_BEGIN_ALLOW_THREADS;
+        await_done_tasks();
+        Py_END_ALLOW_THREADS;
+    }
+    return tc_hosts_end(module, unused);
+}
+
+/* A signal to a task's own child that came before its handlers are reset would be lost in them. */
+static void before_any_fork(void)
+{
+    if (tc_current) tc_block_signals(&tc_current->fork_mask);
+}
+static void after_any_fork(void)
+{
+    if (tc_current) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &tc_current->fork_mask, 0, sizeof tc_current->fork_mask);
+}
+
+static void in_forked_child(void)
+{
+    struct tc_signals *task = tc_current;
+    tc_hosts_after_fork();
+    tc_keeper_after_fork();
+    tc_looks_after_fork();
+    if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
+    tc_counters.threads = 0;
+    tc_current = NULL;
+    tc_private = tc_private_files = 0; /* what this thread has of its own is the whole process's here */
+    tc_tasks_after_fork();
+    if (task) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &task->fork_mask, 0, sizeof task->fork_mask);
+}
+
+int tc_forks_init(void)
+{
+    int err = pthread_atfork(before_any_fork, after_any_fork, in_forked_child);
+    if (err) tc_raise(err, "pthread_atfork");
+    return err ? -1 : 0;
+}
