@@ -2,6 +2,7 @@
 #include "shared.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "error.h"
 #include "sys.h"
