@@ -18,9 +18,12 @@ COSTS: Costs = {  # us at no heap, us for each MB
     "c_vm": (7, 0),
     "in_place": (15, 0),
     "shared": (18, 0),
-    "copied": (220, 4),
+    "shared_reaped": (24, 0),
+    "thread": (12, 0),
+    "thread_joined": (15, 0),
+    "copied": (110, 4),
     "py_thread": (30, 0),
-    "py_fork": (200, 4),
+    "py_fork": (100, 4),
 }
 HOST: dict[str, str | int | float] = {
     "kernel": "6.1.0-test",

@@ -37,7 +37,7 @@ def test_the_ratio_is_taken_at_the_heap_nearest_to_the_articles(make_results: Ma
 
 
 def test_all_bars_reached(make_results: MakeResults) -> None:
-    states = {bar.name: bar.state for bar in judge(make_results(heaps=(0, 2, 1024))).bars[1:]}
+    states = {bar.name: bar.state for bar in judge(make_results(heaps=(0, 2, 1024, 4096))).bars[1:]}
     assert set(states.values()) == {"reached"}, states
     assert bar(make_results(), "threading.Thread").measured == pytest.approx(0.5)
     assert bar(make_results(), "os.fork").measured == pytest.approx(1.1)
@@ -46,8 +46,12 @@ def test_all_bars_reached(make_results: MakeResults) -> None:
 @pytest.mark.parametrize(
     ("part", "changed", "measured"),
     [
-        ("threading.Thread", {"in_place": (33.0, 0.0)}, 1.1),
-        ("os.fork", {"copied": (240.0, 4.0)}, 1.2),
+        ("in place / threading.Thread", {"in_place": (33.0, 0.0)}, 1.1),
+        ("shared / threading.Thread, with", {"shared": (24.0, 0.0)}, 0.8),
+        ("reaped", {"shared_reaped": (33.0, 0.0)}, 1.1),
+        ("thread / pthread", {"thread_joined": (18.0, 0.0)}, 3.0),
+        ("no heap", {"copied": (150.0, 4.0)}, 5.0),
+        ("os.fork", {"copied": (120.0, 4.0)}, 1.2),
         ("shared in place, with result: 8 MB", {"in_place": (15.0, 1.0)}, 23 / 15),
         ("shared, with result: 8 MB", {"shared": (18.0, 1.0)}, 26 / 18),
     ],
@@ -68,7 +72,7 @@ def test_the_worst_heap_counts(make_results: MakeResults) -> None:
 
 
 def test_exactly_at_the_bar_is_reached(make_results: MakeResults) -> None:
-    assert bar(make_results(in_place=(30.0, 0.0)), "threading.Thread").state == "reached"
+    assert bar(make_results(in_place=(21.0, 0.0)), "threading.Thread").state == "reached"
 
 
 def test_a_short_run_points_to_the_heap_that_the_bar_is_meant_for(make_results: MakeResults) -> None:

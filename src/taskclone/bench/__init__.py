@@ -10,7 +10,8 @@
     host.py        the facts about the machine that belong beside every figure
     stats.py       percentiles, slopes and how sure they are
     store.py       results as JSON in pyperf's format, and back
-    verdict.py     the sentences and the bars of the launch benchmark, computed from the results
+    verdict.py     the sentences of the launch benchmark, computed from the results
+    goals.py       the bars that it is held against
     causes.py      what the cost of a start follows, and what it does not
     bare_program   the C loop as a program (csrc/core/bare_program.c)
 

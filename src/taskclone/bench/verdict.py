@@ -1,5 +1,4 @@
-"""What the results say, in sentences, and against the bars that taskclone sets itself. Computed; nothing is rounded
-in favour of anybody."""
+"""What the results say, in sentences. Computed; nothing is rounded in favour of anybody."""
 
 from __future__ import annotations
 
@@ -7,35 +6,28 @@ from statistics import median
 
 from taskclone.bench.axes import size_text
 from taskclone.bench.causes import explain
-from taskclone.bench.results import ALONE, TOGETHER, Bar, Point, Results, Verdict
+from taskclone.bench.goals import fork_to_thread, goals
+from taskclone.bench.results import ALONE, Point, Results, Verdict
 from taskclone.bench.stats import fit_line
 
 __all__ = ["judge", "us", "warnings"]
 
 ARTICLE_HEAP_MB = 2
 ARTICLE_RATIO = 6.3
-FLAT_HEAP_MB = 1024
 UNSTEADY = 0.5
 ENOUGH = 2000
 
 
 def judge(results: Results) -> Verdict:
     said = (_ratio(results), _slopes(results), _page_tables(results), _not_copied(results), *explain(results))
-    bars = (
-        _same_as_loop(results),
-        _flat(results, "in_place", "shared in place"),
-        _flat(results, "shared", "shared"),
-        _beside(results, "in_place", "py_thread", "shared in place / threading.Thread, with result", 1.0),
-        _beside(results, "copied", "py_fork", "copied / os.fork + _exit + waitpid, with result", 1.15),
-    )
-    return Verdict(tuple(sentence for sentence in said if sentence), bars, tuple(warnings(results)))
+    return Verdict(tuple(sentence for sentence in said if sentence), goals(results), tuple(warnings(results)))
 
 
 # Sentences
 
 
 def _ratio(results: Results) -> str:
-    ratios = _fork_to_thread(results)
+    ratios = fork_to_thread(results)
     if not ratios:
         return ""
     heap = _article_heap(ratios)
@@ -84,71 +76,7 @@ def _not_copied(results: Results) -> str:
     )
 
 
-# Bars
-
-
-def _same_as_loop(results: Results) -> Bar:
-    name = "fork/thread in C, apart from the independent C loop"
-    ours = _fork_to_thread(results)
-    apart: dict[int, float] = {}
-    details = []
-    for heap, ratio in ours.items():
-        fork, thread = (results.loop.get((kind, heap)) for kind in ("fork", "thread"))
-        if fork and thread:
-            theirs = median(fork) / median(thread)
-            apart[heap] = abs(ratio / theirs - 1) * 100
-            details.append(f"{heap} MB: {ratio:.2f} and {theirs:.2f}")
-    if not apart:
-        shown = ", ".join(f"{heap} MB: {ratio:.2f}" for heap, ratio in ours.items())
-        return Bar(name, None, 15, "%", f"give --loop to compare; here {shown or 'nothing was measured'}")
-    return Bar(name, max(apart.values()), 15, "%", "; ".join(details))
-
-
-def _flat(results: Results, key: str, label: str) -> Bar:
-    """The worse of the two groups, by the time until the result is there.
-
-    The call alone is printed beside it and not judged: on the shared route clone() may be back before the host has made
-    the start, so its time says who was scheduled first.
-    """
-    with_result, call = {}, {}
-    for group in (ALONE, TOGETHER):
-        curve = results.curve(key, group)
-        if len(curve) >= 2:
-            with_result[group] = curve[-1].total.median / curve[0].total.median
-            call[group] = curve[-1].start.median / curve[0].start.median
-    if not with_result:
-        return Bar(f"{label}, with result: largest heap / smallest", None, 1.25, "x", "needs two heaps")
-    small, large = results.sizes[0], results.sizes[-1]
-    detail = ", ".join(f"{group} {ratio:.2f} (call alone {call[group]:.2f})" for group, ratio in with_result.items())
-    if large < FLAT_HEAP_MB:
-        detail += f"; the bar is meant for 1 GB: --heap 0,{FLAT_HEAP_MB}"
-    return Bar(f"{label}, with result: {large} MB / {small} MB of heap", max(with_result.values()), 1.25, "x", detail)
-
-
-def _beside(results: Results, ours: str, theirs: str, name: str, limit: float) -> Bar:
-    """The worst ratio of medians over all heaps, both in one process."""
-    ratios = {}
-    for point in results.curve(ours, TOGETHER):
-        rival = results.point(theirs, point.size, TOGETHER)
-        if rival:
-            ratios[point.size] = point.total.median / rival.total.median
-    if not ratios:
-        return Bar(name, None, limit, "x", "not in these results")
-    detail = ", ".join(f"{ratio:.2f} at {heap} MB" for heap, ratio in ratios.items())
-    return Bar(name, max(ratios.values()), limit, "x", detail)
-
-
 # Small things
-
-
-def _fork_to_thread(results: Results) -> dict[int, float]:
-    """Start of fork / start of pthread_create in C, medians, by heap."""
-    ratios = {}
-    for fork in results.curve("c_fork"):
-        thread = results.point("c_pthread", fork.size)
-        if thread:
-            ratios[fork.size] = fork.start.median / thread.start.median
-    return ratios
 
 
 def _article_heap(ratios: dict[int, float]) -> int:

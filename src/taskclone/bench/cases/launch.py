@@ -27,17 +27,21 @@ def nothing() -> None:
     """The body."""
 
 
-def route(flags: int) -> Measure:
-    """``clone(nothing, flags=flags)`` and its result."""
+def route(flags: int, finish: Callable[[Task[Any]], object] | None = None) -> Measure:
+    """``clone(nothing, flags=flags)`` and its result, or its end."""
 
     def launch() -> Task[Any]:
         return clone(nothing, flags=flags)
 
-    return python_loop(launch, result_of)
+    return python_loop(launch, finish or result_of)
 
 
 def result_of(task: Task[Any]) -> object:
     return task.result()
+
+
+def end_of(task: Task[Any]) -> object:
+    return task.wait()
 
 
 def launch_program() -> Task[Any]:
@@ -152,7 +156,9 @@ CASE = Case(
         in_python("copied", "taskclone copied", "copied", route(PROCESS), (650, 12)),
         in_python("shared", "taskclone shared", "shared", route(SHARED), (25, 0)),
         in_python("in_place", "taskclone shared in place", "in place", route(SHARED | CloneFlags.VFORK), (20, 0)),
-        in_python("thread", "taskclone thread", "thread", route(THREAD), (50, 0)),
+        in_python("shared_reaped", "taskclone shared, reaped", "shared", route(SHARED, end_of), (30, 0)),
+        in_python("thread", "taskclone thread", "thread", route(THREAD), (25, 0)),
+        in_python("thread_joined", "taskclone thread, joined", "thread", route(THREAD, end_of), (40, 0)),
         in_python("program", "taskclone /bin/true", "program", python_loop(launch_program, result_of), (500, 0)),
         in_python("py_fork", "os.fork", "os.fork", python_loop(launch_fork, reap), (600, 12)),
         in_python(
@@ -163,7 +169,7 @@ CASE = Case(
     # Apart, because a fork makes every page of the process read-only, and whoever comes next pays for the faults: what
     # does not fork would be charged for what does.
     together=(
-        ("in_place", "py_thread", "shared", "thread", "c_pthread", "c_vm_vfork"),
+        ("in_place", "py_thread", "shared", "shared_reaped", "thread", "thread_joined", "c_pthread", "c_vm_vfork"),
         ("copied", "py_fork", "c_fork"),
     ),
     parts=(*EXPLAINING, HUGE),
