@@ -110,6 +110,51 @@ static int wait_for(SharedObject *self, uint32_t want, PyObject *timeout)
     return 1;
 }
 
+/* 1 ended, 0 timeout, 2 the body has ended and something of the task lingers, -1 exception. Nobody is woken by the
+ * outcome: on one CPU that would cost the task its turn just before its end. */
+static int wait_for_end(SharedObject *self, PyObject *timeout, double linger)
+{
+    struct tc_task *task = self->task;
+    struct tc_deadline deadline, patience = {.forever = 1};
+    if (tc_deadline_from(timeout, &deadline) < 0 || !is_ours(self)) return -1;
+    for (uint32_t state; (state = atomic_load(&task->state)) < TC_ENDED;) {
+        if (state == TC_DONE) {
+            if (task->lent && tc_settle(task)) continue;
+            if (patience.forever && tc_deadline_in(linger, &patience) < 0) return -1;
+        }
+        struct timespec left, look = {1, 0};
+        const struct timespec *limit = tc_deadline_left(&deadline, &left);
+        if (limit && !left.tv_sec && !left.tv_nsec) return 0;
+        if (!patience.forever) {
+            const struct timespec *rest = tc_deadline_left(&patience, &look);
+            if (!rest->tv_sec && !rest->tv_nsec) return 2;
+        }
+        if (!limit || left.tv_sec > look.tv_sec || (left.tv_sec == look.tv_sec && left.tv_nsec > look.tv_nsec))
+            limit = &look; /* whose outcome came a second ago, and whose end did not, is noticed */
+        long err = 0;
+        Py_BEGIN_ALLOW_THREADS;
+        if (task->lent && atomic_load(&task->alive) && !tc_current_task())
+            err = tc_watch(task, limit);
+        else {
+            if (task->lent && state == TC_DONE) tc_settle_soon(task);
+            err = tc_task_wait(task, state, TC_ENDED, limit);
+        }
+        Py_END_ALLOW_THREADS;
+        if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
+    }
+    return 1;
+}
+
+/* wait_end(timeout, linger): 1 ended, 0 timeout, 2: `linger` seconds after the body something of the task lives on */
+static PyObject *shared_wait_end(SharedObject *self, PyObject *args)
+{
+    PyObject *timeout;
+    double linger;
+    if (!PyArg_ParseTuple(args, "Od:wait_end", &timeout, &linger)) return NULL;
+    int how = wait_for_end(self, timeout, linger);
+    return how < 0 ? NULL : PyLong_FromLong(how);
+}
+
 static PyObject *shared_wait(SharedObject *self, PyObject *args)
 {
     int want;
@@ -277,6 +322,8 @@ static PyObject *shared_get(SharedObject *self, void *what)
 
 static PyMethodDef shared_methods[] = {
     {"wait", (PyCFunction)shared_wait, METH_VARARGS, "wait(state, timeout): True when the state is reached"},
+    {"wait_end", (PyCFunction)shared_wait_end, METH_VARARGS,
+     "wait_end(timeout, linger): 1 ended, 0 timeout, 2 lingers"},
     {"started", (PyCFunction)shared_started, METH_NOARGS, "wait for the kernel's answer; the task's id"},
     {"outcome", (PyCFunction)shared_outcome, METH_NOARGS, "(kind, object, exit code)"},
     {"status", (PyCFunction)shared_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},

@@ -105,6 +105,7 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
             tc_futex_wake(&task->state);
             break;
         }
+    if (state == TC_ENDED) tc_tell_watchers(task);
     /* Where the descriptor is another table's, the burial closes it. */
     if (state == TC_ENDED && atomic_load(&task->orphan) && tc_own_files()) tc_task_close(task);
 }

@@ -90,13 +90,29 @@ void tc_settle_finished(void)
     }
 }
 
+long tc_watch(struct tc_task *task, const struct timespec *timeout)
+{
+    atomic_fetch_add(&task->watchers, 1);
+    long err = atomic_load(&task->state) < TC_ENDED ? tc_futex_wait(&task->alive, 1, timeout) : 0;
+    atomic_fetch_sub(&task->watchers, 1);
+    return err;
+}
+
+/* The kernel wakes one of them, and none when the task died: then the word that it clears is the host's. */
+void tc_tell_watchers(struct tc_task *task)
+{
+    if (!task->lent) return;
+    atomic_store(&task->alive, 0);
+    if (atomic_load(&task->watchers)) tc_futex_wake(&task->alive);
+}
+
 void tc_settle_soon(struct tc_task *task)
 {
     const struct timespec moment = {0, 1000000};
     for (int i = 0; i < 20 && !tc_current_task(); i++) {
         if (tc_settle(task)) return;
         if (atomic_load(&task->alive))
-            tc_futex_wait(&task->alive, 1, &moment);
+            tc_watch(task, &moment);
         else
             TC_SYS(SYS_sched_yield);
     }

@@ -41,9 +41,9 @@ struct tc_task {
     struct tc_task *done_next;                     /* list of those that wait to be settled */
     _Atomic uint32_t state, waiters[TC_ENDED + 1]; /* waiters: by the state that they wait for */
     /* futex: 1 until the kernel has run mm_release() for a hosted task, or for a lent one whose body has ended */
-    _Atomic uint32_t alive;
-    _Atomic uint32_t clean; /* the body ended and gave its thread state back */
-    _Atomic int references; /* Python handles, host */
+    _Atomic uint32_t alive, watchers; /* watchers: those who sleep on it */
+    _Atomic uint32_t clean;           /* the body ended and gave its thread state back */
+    _Atomic int references;           /* Python handles, host */
     pid_t pid;
     _Atomic int pidfd; /* -1 until somebody wants it, unless there is an exit signal; closed by whoever takes it out */
     _Atomic int reaping, holds; /* reaping waits until nobody holds; see tc_task_reaping() */
@@ -159,6 +159,9 @@ int tc_settle(struct tc_task *task);
 void tc_settle_finished(void); /* all that can be settled without waiting */
 /* Waits for the end of a lent task whose body has ended: the zombie comes a moment after the outcome. */
 void tc_settle_soon(struct tc_task *task);
+/* Sleeps until the kernel has let go of a lent task's memory, or the timeout is over; may return early. */
+long tc_watch(struct tc_task *task, const struct timespec *timeout);
+void tc_tell_watchers(struct tc_task *task);
 void tc_settle_after_fork(void);
 void tc_take_status(struct tc_task *task); /* waits for its end */
 

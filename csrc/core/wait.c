@@ -64,25 +64,30 @@ PyObject *tc_status_tuple(const struct tc_status *s)
 
 /* ---- deadlines -------------------------------------------------------------------------------------------------- */
 
+int tc_deadline_in(double seconds, struct tc_deadline *deadline)
+{
+    if (!(seconds >= 0)) {
+        PyObject *value = PyFloat_FromDouble(seconds);
+        if (value) PyErr_Format(PyExc_ValueError, "timeout must be None or at least 0 seconds, not %R", value);
+        Py_XDECREF(value);
+        return -1;
+    }
+    deadline->forever = seconds > 1e9; /* 30 years: for ever, and no overflow below */
+    if (deadline->forever) return 0;
+    clock_gettime(CLOCK_MONOTONIC, &deadline->end);
+    deadline->end.tv_sec += (time_t)seconds;
+    deadline->end.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
+    if (deadline->end.tv_nsec >= 1000000000) deadline->end.tv_sec++, deadline->end.tv_nsec -= 1000000000;
+    return 0;
+}
+
 int tc_deadline_from(PyObject *seconds, struct tc_deadline *deadline)
 {
     deadline->forever = seconds == Py_None;
     if (deadline->forever) return 0;
     double value = PyFloat_AsDouble(seconds);
     if (value == -1 && PyErr_Occurred()) return -1;
-    if (!(value >= 0)) {
-        PyErr_Format(PyExc_ValueError, "timeout must be None or at least 0 seconds, not %R", seconds);
-        return -1;
-    }
-    if (value > 1e9) { /* 30 years: for ever, and no overflow below */
-        deadline->forever = 1;
-        return 0;
-    }
-    clock_gettime(CLOCK_MONOTONIC, &deadline->end);
-    deadline->end.tv_sec += (time_t)value;
-    deadline->end.tv_nsec += (long)((value - (double)(time_t)value) * 1e9);
-    if (deadline->end.tv_nsec >= 1000000000) deadline->end.tv_sec++, deadline->end.tv_nsec -= 1000000000;
-    return 0;
+    return tc_deadline_in(value, deadline);
 }
 
 const struct timespec *tc_deadline_left(const struct tc_deadline *deadline, struct timespec *left)

@@ -35,6 +35,7 @@ struct tc_deadline {
     struct timespec end;
 };
 int tc_deadline_from(PyObject *seconds, struct tc_deadline *deadline);
+int tc_deadline_in(double seconds, struct tc_deadline *deadline);
 /* Time left, at least zero; NULL for ever. */
 const struct timespec *tc_deadline_left(const struct tc_deadline *deadline, struct timespec *left);
 

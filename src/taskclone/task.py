@@ -171,7 +171,7 @@ class Task(Generic[R]):
         check_timeout(timeout)
         if not self._handle.wait(timeout):
             raise TimeoutError(f"{self._who()} still runs after {timeout:g} s")
-        return cast(ExitStatus, self.status)
+        return cast(ExitStatus, self._handle.status())
 
     @property
     def status(self) -> ExitStatus | None:

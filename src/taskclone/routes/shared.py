@@ -48,6 +48,8 @@ _SPARES = frozenset(map(int, (
 )))  # fmt: skip
 """The signals whose default action ends nobody (signal(7))."""
 
+_LINGERS = 2
+"""What wait_end() says of a task whose body has ended and who does not."""
 LINGER = 1.0
 """Seconds that threads which a C library started in a task may go on after its body, once somebody waits."""
 _SAME_FUTEX = 5
@@ -116,18 +118,14 @@ class SharedHandle:
 
     def wait(self, timeout: float | None) -> bool:
         core = self.core
-        if core.state >= ENDED:
-            core.started()  # a start that failed is said by every use
-            return True
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not core.wait(DONE, timeout):
-            return False
-        if core.wait(ENDED, LINGER if deadline is None else min(LINGER, _left(deadline))):
-            return True
-        if deadline is not None and not _left(deadline):
-            return False
-        self._end_foreign_threads()
-        return core.wait(ENDED, None if deadline is None else _left(deadline))
+        how = core.wait_end(timeout, LINGER)
+        if how == _LINGERS:
+            self._end_foreign_threads()
+            how = core.wait(ENDED, None if deadline is None else _left(deadline))
+        if how:
+            core.started()  # a start that failed is said by every use
+        return bool(how)
 
     def _end_foreign_threads(self) -> None:
         """Threads that a C library started lazily keep the dead task's process; nobody else can end them."""
