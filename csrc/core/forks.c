@@ -8,6 +8,9 @@
 #include "sys.h"
 
 int tc_keep_hosts;
+static void *main_thread; /* its thread pointer */
+
+int tc_on_main_thread(void) { return tc_thread_pointer() == main_thread; }
 
 /* A task whose result is there ends in a moment, and only then is its host idle: at most 50 ms for all. */
 static void await_done_tasks(void)
@@ -52,6 +55,7 @@ static void after_any_fork(void)
 static void in_forked_child(void)
 {
     struct tc_signals *task = tc_current;
+    main_thread = tc_thread_pointer();
     tc_hosts_after_fork();
     tc_keeper_after_fork();
     tc_looks_after_fork();
@@ -65,6 +69,7 @@ static void in_forked_child(void)
 
 int tc_forks_init(void)
 {
+    if (TC_SYS(SYS_gettid) == TC_SYS(SYS_getpid)) main_thread = tc_thread_pointer();
     int err = pthread_atfork(before_any_fork, after_any_fork, in_forked_child);
     if (err) tc_raise(err, "pthread_atfork");
     return err ? -1 : 0;

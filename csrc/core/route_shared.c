@@ -164,7 +164,7 @@ static void run_lent(struct tc_host *host, struct tc_task *task)
 static int may_lend(const struct tc_task *task)
 {
     return !task->in_place && !task->spec.exit_signal && !(task->spec.flags & CLONE_NEWPID) && !tc_current_task() &&
-           TC_SYS(SYS_gettid) == TC_SYS(SYS_getpid);
+           tc_on_main_thread();
 }
 
 /* With the interpreter lock. 0, or -errno: no host could be had. */
