@@ -41,9 +41,7 @@ LOOKS = {
     "py_thread": Look("#0b5fa5", 1.6, "--", "s"),
     "thread": Look("#0b5fa5", 2.0),
     "thread_joined": Look("#0b5fa5", 1.2, ":", "."),
-    "thread_joined": Look("#0b5fa5", 1.2, ":", "."),
     "shared": Look("#2a8f4f", 2.0),
-    "shared_reaped": Look("#2a8f4f", 1.2, ":", "."),
     "shared_reaped": Look("#2a8f4f", 1.2, ":", "."),
     "in_place": Look("#7fc97f", 2.0, "-", "^"),
 }
