@@ -106,6 +106,10 @@ class SharedHandle:
     def granted(self) -> Granted:
         return Granted(CloneFlags(self.core.flags), self._exit_signal)
 
+    @property
+    def emulated(self) -> dict[str, str]:
+        return {}
+
     def fileno(self) -> int:
         self.core.started()
         return self.core.fileno()
