@@ -268,7 +268,7 @@ threading.Thread(target=lambda: os.kill(int(os.read(read_end, 20)), signal.SIGTE
 error = clone(begun, flags=SHARED | VFORK).exception(20)
 say(type(error).__name__, error.code, error.signal)
 """
-    assert run(script) in ((0, "TaskDied 143 None\\n", ""), (0, "TaskDied None 9\\n", ""))
+    assert run(script) in ((0, "TaskDied 143 None\n", ""), (0, "TaskDied None 9\n", ""))
 
 
 def test_the_terminals_signals_do_nothing_to_a_shared_task() -> None:
