@@ -1,4 +1,4 @@
-"""Many tasks in a row, and many alive at once; memory, descriptors, threads and children afterwards are those of before.
+"""Many tasks in a row, and many alive at once: what is left of memory, descriptors, threads and children is as before.
 
 By hand: ``python tests/stress/many.py row 100000 20000`` and ``python tests/stress/many.py alive 2000``. Run by
 test_many.py with less. Prints a line for each route and leaves by the interpreter's ordinary exit; exit status 1 when
