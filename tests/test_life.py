@@ -18,6 +18,8 @@ import pytest
 from creator import run
 from proc import children_of, gone, held, pipe, state_of, until
 from taskclone import PROCESS, SHARED, THREAD, CloneFlags, Task, TaskDied, call, clone
+from taskclone._core import copied_start
+from taskclone.routes.copied import CopiedHandle
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left"),
@@ -92,6 +94,17 @@ def test_many_forgotten_children_do_not_pile_up() -> None:
         for _ in range(20):  # the sweep comes once in that many starts, while a hundred are forgotten
             assert call(int) == 0
         assert set(children_of(os.getpid())).isdisjoint(pids)
+
+
+def test_a_child_whose_holder_could_not_say_that_it_goes_is_reaped_too() -> None:
+    """As when the exception that ends a task rises in Task.__del__."""
+    handle = copied_start(CopiedHandle, None, False, int, (), None)
+    pid = handle.pid
+    until(lambda: gone(pid), "its end")
+    del handle
+    for _ in range(257):  # the census is taken at every 256th start
+        assert call(["/bin/true"]) == 0
+    assert pid not in children_of(os.getpid())
 
 
 # ---- several threads ------------------------------------------------------------------------------------------------

@@ -21,8 +21,9 @@ static struct list {
     struct tc_child *first;
     int count;
 } running, forgotten;
-static int starts;          /* since the last sweep */
-static unsigned generation; /* counted up in the child of a fork: whose children these are */
+static int starts;           /* since the last sweep */
+static unsigned char census; /* of those whose holder is gone and could not say so: __del__ was interrupted */
+static unsigned generation;  /* counted up in the child of a fork: whose children these are */
 
 /* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
 int tc_child_is_copy(struct tc_child *self) { return self->owner && self->generation != generation; }
@@ -98,11 +99,23 @@ static int reap(struct tc_child *self)
     return 1;
 }
 
+static void forget(struct tc_child *self)
+{
+    Py_INCREF(self);
+    unlink_child(self); /* gives up the list's reference */
+    link_child(self, &forgotten);
+}
+
 /* So that forgotten tasks leave no zombies for long: at each start while they are few, at every n-th while they are
  * 8 n. The list is walked by its own links: what unlinks a child runs no Python code while somebody else still holds
  * it, and one that nobody holds has nothing to run. */
 static void sweep(void)
 {
+    if (!++census)
+        for (struct tc_child *child = running.first, *next; child; child = next) {
+            next = child->next;
+            if (Py_REFCNT(child) == 1) forget(child);
+        }
     if (++starts < forgotten.count / 8) return;
     starts = 0;
     for (struct tc_child *child = forgotten.first, *next; child; child = next) {
@@ -124,7 +137,7 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
     /* A task's own child, which the creator, whose memory this is, cannot wait for. */
     if (tc_current_task()) return;
     link_child((struct tc_child *)Py_NewRef(self), &running);
-    if (forgotten.count) sweep();
+    sweep();
 }
 
 static int is_ours(struct tc_child *self)
@@ -217,11 +230,8 @@ PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
     if (tc_child_is_copy(self)) {
         tc_child_close(self); /* our copy of the descriptor */
         unlink_child(self);
-    } else if (self->owner && !tc_current_task() && !reap(self) && self->list == &running) { /* in a task: not ours */
-        Py_INCREF(self);
-        unlink_child(self); /* gives up the list's reference */
-        link_child(self, &forgotten);
-    }
+    } else if (self->owner && !tc_current_task() && !reap(self) && self->list == &running) /* in a task: not ours */
+        forget(self);
     Py_RETURN_NONE;
 }
 
