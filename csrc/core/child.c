@@ -95,7 +95,7 @@ static void on_end_request(int sig, siginfo_t *info, void *context)
     tc_futex_wake(signals->end_bell);
 }
 
-/* CLONE_CLEAR_SIGHAND has reset what the creator handles; what it ignores stays ignored. */
+/* CLONE_CLEAR_SIGHAND, or the step in its place, has reset what the creator handles; what it ignores stays ignored. */
 static int unless_ignored(int sig, void (*handler)(int, siginfo_t *, void *), unsigned long flags)
 {
     struct tc_sigaction old;
@@ -145,6 +145,20 @@ int tc_step_default_signals(const struct tc_spec *spec)
     /* The interpreter ignores these two, and execve keeps what is ignored. */
     int err = set_action(SIGPIPE, (void (*)(int, siginfo_t *, void *))SIG_DFL, 0, NULL);
     return err ? err : set_action(SIGXFSZ, (void (*)(int, siginfo_t *, void *))SIG_DFL, 0, NULL);
+}
+
+int tc_step_clear_handlers(const struct tc_spec *spec)
+{
+    int err = 0;
+    if (!(spec->emulated & CLONE_CLEAR_SIGHAND)) return 0;
+    for (int sig = 1; !err && sig <= 64; sig++) {
+        struct tc_sigaction now;
+        err = (int)TC_SYS(SYS_rt_sigaction, sig, 0, &now, sizeof now.mask);
+        if (!err && now.handler != (void (*)(int, siginfo_t *, void *))SIG_IGN &&
+            now.handler != (void (*)(int, siginfo_t *, void *))SIG_DFL)
+            err = set_action(sig, (void (*)(int, siginfo_t *, void *))SIG_DFL, 0, NULL);
+    }
+    return err;
 }
 
 int tc_step_signals(const struct tc_spec *spec)
@@ -257,6 +271,7 @@ const struct tc_step_row tc_copied_steps[] = {
 };
 
 const struct tc_step_row tc_shared_steps[] = {
+    {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
     {TC_STEP_RSEQ, tc_step_rseq},
     {TC_STEP_PARENT_DEATH, tc_step_parent_death},
     {TC_STEP_NAME, tc_step_name_task},
@@ -271,6 +286,7 @@ const struct tc_step_row tc_shared_steps[] = {
 };
 
 const struct tc_step_row tc_program_steps[] = {
+    {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
     {TC_STEP_PARENT_DEATH, tc_step_parent_death},
     {TC_STEP_DEFAULT_SIGNALS, tc_step_default_signals},
     {TC_STEP_SIGNALS, tc_step_signals},

@@ -19,6 +19,8 @@ struct tc_signals {
 /* Everything that a start needs, filled before the clone: the child allocates nothing. Unused fields are zero. */
 struct tc_spec {
     uint64_t flags;       /* CLONE_* for clone3: what was asked plus what the route adds */
+    unsigned by_clone;    /* clone(2) did it: then flags is what that was given, see fallback.h */
+    uint64_t emulated;    /* CLONE_* that it cannot say and that are done in another way */
     uint64_t exit_signal; /* 0 or a signal number */
     uint64_t sigmask;     /* the kernel's 64-bit mask for the body: the caller's, unless own_sigmask */
     const char *name;     /* for PR_SET_NAME, or NULL */
@@ -54,6 +56,7 @@ struct tc_step_row {
     tc_step_fn run;
 };
 
+int tc_step_clear_handlers(const struct tc_spec *spec);
 int tc_step_rseq(const struct tc_spec *spec);
 int tc_step_parent_death(const struct tc_spec *spec);
 int tc_step_name_task(const struct tc_spec *spec);

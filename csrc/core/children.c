@@ -275,6 +275,7 @@ static PyMemberDef child_members[] = {
     {"tid", T_INT, offsetof(struct tc_child, pid), READONLY, "the same"},
     {"owner", T_INT, offsetof(struct tc_child, owner), READONLY, "process whose child it is"},
     {"flags", T_ULONGLONG, offsetof(struct tc_child, flags), READONLY, "flags that the kernel was given"},
+    {"replaced", T_ULONGLONG, offsetof(struct tc_child, replaced), READONLY, "flags that were done another way"},
     {"daemon", T_BOOL, offsetof(struct tc_child, daemon), READONLY, "ended at the interpreter's exit"},
     {"cached", T_OBJECT, offsetof(struct tc_child, cached), 0, "the ExitStatus, or None"},
     {0},

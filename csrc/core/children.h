@@ -13,8 +13,8 @@ struct tc_child {
     int pidfd;   /* -1: none */
     pid_t owner; /* whose child it is; 0: not started */
     char daemon;
-    unsigned generation; /* see tc_child_is_copy() */
-    uint64_t flags;
+    unsigned generation;      /* see tc_child_is_copy() */
+    uint64_t flags, replaced; /* what the call was given; what it could not say and was done another way */
     struct tc_status status;
     PyObject *cached; /* what Python made of the status */
     struct list *list;

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fallback.h"
 #include "interp.h"
 #include "sys.h"
 
@@ -153,6 +154,7 @@ static void probe_main(void *argument)
 {
     struct probe *probe = argument;
     static const struct tc_step_row steps[] = {
+        {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
         {TC_STEP_PARENT_DEATH, tc_step_parent_death},
         {TC_STEP_ALTSTACK, tc_step_altstack},
         {TC_STEP_FATAL_HANDLERS, tc_step_fatal_handlers},
@@ -183,7 +185,7 @@ static int probe_malloc(struct tc_host *host)
         .stack = (uint64_t)(uintptr_t)host->top, /* above what the dead left on its stack */
         .stack_size = (uint64_t)(host->probe_top - host->top),
     };
-    long pid = tc_clone3(&args, sizeof args, probe_main, &probe);
+    long pid = tc_start(&probe.spec, &args, probe_main, &probe);
     if (pid < 0) return 0;
     struct timespec pause = {0, 50000};
     struct tc_status status = {0};

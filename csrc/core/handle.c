@@ -313,7 +313,10 @@ static PyObject *shared_get(SharedObject *self, void *what)
         return PyBool_FromLong(task->daemon);
     case 'i':
         return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
+    case 'e':
+        return PyLong_FromUnsignedLongLong(task->spec.emulated);
     default:
+        if (task->spec.by_clone) return PyLong_FromUnsignedLongLong(task->spec.flags);
         return PyLong_FromUnsignedLongLong(task->spec.flags | CLONE_PARENT_SETTID |
                                            (task->in_place ? CLONE_VFORK : CLONE_CHILD_CLEARTID) |
                                            (task->in_place || task->lent ? CLONE_SETTLS : 0));
@@ -341,6 +344,7 @@ static PyGetSetDef shared_getset[] = {
     {"daemon", (getter)shared_get, NULL, "ended at the interpreter's exit, instead of waited for", "d"},
     {"thread", (getter)shared_get, NULL, "a thread, whose id pid is", "t"},
     {"flags", (getter)shared_get, NULL, "the flags that the kernel was given", "g"},
+    {"replaced", (getter)shared_get, NULL, "flags that were done another way", "e"},
     {0},
 };
 static PyType_Slot shared_slots[] = {

@@ -26,6 +26,7 @@ const char *tc_step_name(enum tc_step step)
     static const char *const names[TC_STEP_COUNT] = {
         [TC_STEP_NONE] = "none",
         [TC_STEP_CLONE3] = "clone3",
+        [TC_STEP_CLONE] = "clone",
         [TC_STEP_PTHREAD] = "pthread_create",
         [TC_STEP_UNSHARE] = "unshare",
         [TC_STEP_FORK] = "fork",
@@ -38,6 +39,7 @@ const char *tc_step_name(enum tc_step step)
         [TC_STEP_ALTSTACK] = "altstack",
         [TC_STEP_FATAL_HANDLERS] = "fatal_handlers",
         [TC_STEP_HANDLERS] = "handlers",
+        [TC_STEP_CLEAR_HANDLERS] = "clear_handlers",
         [TC_STEP_DEFAULT_SIGNALS] = "default_signals",
         [TC_STEP_SIGNALS] = "signals",
         [TC_STEP_SIGMASK] = "sigmask",

@@ -10,6 +10,7 @@
 
 #include "children.h"
 #include "error.h"
+#include "fallback.h"
 #include "spec.h"
 #include "sys.h"
 #include "wait.h"
@@ -38,9 +39,9 @@ static void clone_child(struct tc_spec *spec, pid_t *pid, int *pidfd)
     uint64_t mask;
     tc_block_signals(&mask);
     if (!spec->own_sigmask) spec->sigmask = mask;
-    long tid = tc_clone3(&args, sizeof args, run_program, spec);
+    long tid = tc_start(spec, &args, run_program, spec);
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
-    if (tid < 0) tc_report_failure(spec->report, TC_STEP_CLONE3, (int)-tid);
+    if (tid < 0) tc_report_failure(spec->report, tc_start_step(spec), (int)-tid);
     munmap(stack, STACK);
     int err;
     if (!tc_report_failed(spec->report, &err)) return;
@@ -106,6 +107,7 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
             tc_raise_step(step, err);
         else
             failed = 0, tc_child_started((struct tc_child *)self, pid, pidfd, spec.flags);
+        ((struct tc_child *)self)->replaced = spec.emulated;
     }
     PyMem_Free(c_environment);
     PyMem_Free(c_argv);

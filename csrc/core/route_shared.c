@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "fallback.h"
 #include "interp.h"
 #include "spec.h"
 #include "sys.h"
@@ -24,6 +25,8 @@ static void child_main(void *argument)
         tc_current = NULL;
         tc_exit_task(127);
     }
+    if (!task->in_place && task->spec.emulated & CLONE_PARENT_SETTID)
+        while (!atomic_load(&task->pid)) TC_SYS(SYS_sched_yield); /* written when clone(2) is back */
     /* In place nobody else can say it: the caller sleeps. Who ends the task waits for it. */
     if (task->spec.awaited || task->in_place) tc_task_publish(task, TC_STARTED);
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
@@ -61,7 +64,7 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
     /* With an exit signal anybody may reap, and a pidfd from birth is the only sure name. Without, nobody but us does,
      * and a pidfd, made and closed some 4 us, is made when somebody asks. */
     if (spec->exit_signal) spec->flags |= CLONE_PIDFD;
-    tc_clone_args(spec, args, (int *)&task->pidfd, &task->pid);
+    tc_clone_args(spec, args, (int *)&task->pidfd, (pid_t *)&task->pid);
     args->stack = (uint64_t)(uintptr_t)host->stack;
     args->stack_size = (uint64_t)(host->top - host->stack);
     return spec->flags & CLONE_NEWPID && spec->creator_pidfd < 0 ? spec->creator_pidfd : 0;
@@ -89,9 +92,9 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
     args.flags |= CLONE_CHILD_CLEARTID;
     args.child_tid = (uint64_t)(uintptr_t)&task->alive;
     atomic_store(&task->alive, 1);
-    long tid = err ? err : tc_clone3(&args, sizeof args, child_main, task);
+    long tid = err ? err : tc_start(&task->spec, &args, child_main, task);
     if (tid < 0)
-        refuse(task, err ? TC_STEP_PIDFD : TC_STEP_CLONE3, tid);
+        refuse(task, err ? TC_STEP_PIDFD : tc_start_step(&task->spec), tid);
     else {
         /* With CLONE_NEWPID the kernel writes the id of the creator's namespace, as it returns it. */
         if (!task->spec.awaited) tc_task_publish(task, TC_STARTED); /* else by the task, after its steps */
@@ -114,9 +117,9 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
     int err = lend(host, task, &args);
     args.flags |= CLONE_VFORK | CLONE_SETTLS;
     args.tls = (uint64_t)(uintptr_t)host->tls;
-    long tid = err ? err : tc_clone3(&args, sizeof args, child_main, task);
+    long tid = err ? err : tc_start(&task->spec, &args, child_main, task);
     /* We are back when the kernel has run mm_release() for the task: it ended, or it called execve. */
-    if (tid < 0) refuse(task, err ? TC_STEP_PIDFD : TC_STEP_CLONE3, tid);
+    if (tid < 0) refuse(task, err ? TC_STEP_PIDFD : tc_start_step(&task->spec), tid);
     int clean = (int)atomic_load(&task->clean);
     if (clean)
         tc_host_give_back(host);
@@ -148,13 +151,13 @@ static void run_lent(struct tc_host *host, struct tc_task *task)
     atomic_store(&host->word, TC_LENT);
     tc_block_signals(&mask);
     if (!task->spec.own_sigmask) task->spec.sigmask = mask;
-    long tid = tc_clone3(&args, sizeof args, child_main, task);
+    long tid = tc_start(&task->spec, &args, child_main, task);
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
     if (tid > 0) {
         if (!task->spec.awaited) tc_task_publish(task, TC_STARTED); /* else by the task, after its steps */
         return;
     }
-    refuse(task, TC_STEP_CLONE3, tid);
+    refuse(task, tc_start_step(&task->spec), tid);
     tc_host_give_back(host);
     tc_task_publish(task, TC_ENDED);
     tc_task_release(task);

@@ -44,7 +44,7 @@ struct tc_task {
     _Atomic uint32_t alive, watchers; /* watchers: those who sleep on it */
     _Atomic uint32_t clean;           /* the body ended and gave its thread state back */
     _Atomic int references;           /* Python handles, host */
-    pid_t pid;
+    _Atomic pid_t pid;
     _Atomic int pidfd; /* -1 until somebody wants it, unless there is an exit signal; closed by whoever takes it out */
     _Atomic int reaping, holds; /* reaping waits until nobody holds; see tc_task_reaping() */
     _Atomic int orphan;         /* no Python handle is left: the host closes it */

@@ -14,12 +14,22 @@
 
 #include "arch.h"
 
+#ifndef CLONE_CLEAR_SIGHAND
+#define CLONE_CLEAR_SIGHAND 0x100000000ull /* Linux 5.5 */
+#endif
+
 #define TC_SYS(nr, ...) TC_SYS_(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define TC_SYS_(nr, a, b, c, d, e, f, ...) \
     tc_syscall6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 /* Starts fn(arg) on the stack that args names; fn must not return. The creator gets the new task's id or -errno. */
 long tc_clone3(struct clone_args *args, size_t size, void (*fn)(void *), void *arg);
+
+/* The same by clone(2), which has the exit signal in the lowest byte of the flags. */
+struct tc_clone_words {
+    uint64_t parent_tid, child_tid, tls;
+};
+long tc_clone(uint64_t flags, void *top, const struct tc_clone_words *words, void (*fn)(void *), void *arg);
 
 /* Shared futexes, never FUTEX_PRIVATE_FLAG: a word may lie in memory that two processes map, and the kernel's own
  * wake for CLONE_CHILD_CLEARTID is a shared one; shared and private waiters of one address do not see each other. */

@@ -17,6 +17,7 @@ class Child:
     tid: int
     owner: int
     flags: int
+    replaced: int
     daemon: bool
     cached: Any
     def wait(self, timeout: float | None, /) -> bool: ...
@@ -52,6 +53,7 @@ class Shared:
     daemon: bool
     thread: bool
     flags: int
+    replaced: int
     def wait(self, state: int, timeout: float | None, /) -> bool: ...
     def wait_end(self, timeout: float | None, linger: float, /) -> int: ...
     def started(self) -> int: ...

@@ -143,24 +143,49 @@ class TaskDied(TaskError):
         return text
 
 
+_PRIVILEGE = (
+    "namespaces other than user need CAP_SYS_ADMIN (or NEWUSER beside them); where NEWUSER itself is refused this system "
+    "lets this user make no user namespace (a seccomp profile, kernel.unprivileged_userns_clone, AppArmor): "
+    "see taskclone doctor"
+)
+_NO_THREADS = (
+    "libc makes threads by clone3, and by clone(2) only where that says ENOSYS: a seccomp profile that answers EPERM "
+    "leaves no way to make one. Copied tasks and programs can be started"
+)
+
 _ADVICE: dict[tuple[str, int], str] = {
     (
         "clone3",
         _errno.ENOSYS,
-    ): "clone3 is missing or filtered here (Linux before 5.3, or a container's seccomp profile)",
+    ): "clone3 is missing or filtered here (a container's seccomp profile), and clone(2) cannot do its work: NEWTIME, "
+    "INTO_CGROUP, set_tid and the flags of Linux 7.1 need clone3; taskclone doctor says what there is",
     (
         "clone3",
         _errno.EPERM,
-    ): "namespaces other than user need CAP_SYS_ADMIN (or NEWUSER beside them); for a set without "
-    "namespaces, a seccomp profile filters clone3",
-    ("clone3", _errno.EAGAIN): "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max",
-    ("clone3", _errno.ENOSPC): "the limit of nested namespaces is reached: see user.max_*_namespaces",
-    ("clone3", _errno.EINVAL): "this kernel does not know one of the flags, or refuses their combination",
+    ): _PRIVILEGE,
+    (
+        "clone",
+        _errno.EPERM,
+    ): "clone3 is missing or filtered here, so clone(2) was asked: a seccomp profile may refuse it "
+    f"new namespaces, too; {_PRIVILEGE}",
     ("fork", _errno.EAGAIN): "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max",
     ("fork", _errno.ENOMEM): "the kernel will not promise memory for the copy: see vm.overcommit_memory",
+    ("pidfd_open", _errno.ENOSYS): "pidfd_open is filtered here (a container's seccomp profile)",
+    ("pidfd_open", _errno.EPERM): "pidfd_open is filtered here (a container's seccomp profile)",
+    ("host", _errno.EPERM): _NO_THREADS,
+    ("pthread_create", _errno.EPERM): _NO_THREADS,
     ("host", _errno.EAGAIN): "no thread could be made: see RLIMIT_NPROC, pids.max and kernel.threads-max",
     ("pidfd_open", _errno.EMFILE): "too many open files: see RLIMIT_NOFILE",
-    ("clone3", _errno.EMFILE): "too many open files: see RLIMIT_NOFILE",
+    **{
+        (call, number): text
+        for call in ("clone3", "clone")
+        for number, text in (
+            (_errno.EAGAIN, "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max"),
+            (_errno.ENOSPC, "the limit of nested namespaces is reached: see user.max_*_namespaces"),
+            (_errno.EINVAL, "this kernel does not know one of the flags, or refuses their combination"),
+            (_errno.EMFILE, "too many open files: see RLIMIT_NOFILE"),
+        )
+    },
     ("execve", _errno.ENOENT): "no such program on PATH, or its interpreter (the #! line) is missing",
     ("execve", _errno.EACCES): "the file is not executable, or lies on a noexec mount",
     ("execve", _errno.ENOEXEC): "not a program: a script needs a #! line",

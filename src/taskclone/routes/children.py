@@ -9,6 +9,7 @@ import signal
 from taskclone._core import Child, children_forget, children_running
 from taskclone.flags import CloneFlags
 from taskclone.outcome import ExitStatus, status_from
+from taskclone.routes import fallback
 from taskclone.task import Granted
 
 __all__ = ["ChildHandle", "end_all"]
@@ -27,7 +28,7 @@ class ChildHandle(Child):
 
     @property
     def emulated(self) -> dict[str, str]:
-        return {}
+        return fallback.emulated(self.replaced)
 
     def status(self) -> ExitStatus | None:
         if self.cached is None:

@@ -24,7 +24,7 @@ from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name, status_from
 from taskclone.plan import Plan, unsupported
-from taskclone.routes import setup
+from taskclone.routes import fallback, setup
 from taskclone.task import END_TIMEOUT, GRACE, Granted, Task
 
 NAME = "shared"
@@ -104,11 +104,13 @@ class SharedHandle:
 
     @property
     def granted(self) -> Granted:
+        self.core.started()  # which call it was is known then
         return Granted(CloneFlags(self.core.flags), self._exit_signal)
 
     @property
     def emulated(self) -> dict[str, str]:
-        return {}
+        self.core.started()
+        return fallback.emulated(self.core.replaced)
 
     def fileno(self) -> int:
         self.core.started()
