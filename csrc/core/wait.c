@@ -34,6 +34,8 @@ struct tc_pidfd_info {
 #define TC_PIDFD_GET_INFO _IOWR(0xFF, 11, struct tc_pidfd_info)
 #define TC_PIDFD_INFO_EXIT 8ull
 
+long tc_pidfd_ask(int pidfd) { return TC_SYS(SYS_ioctl, pidfd, TC_PIDFD_GET_INFO, &(struct tc_pidfd_info){0}); }
+
 void tc_status_of_reaped(int pidfd, struct tc_status *status)
 {
     struct tc_pidfd_info info = {.mask = TC_PIDFD_INFO_EXIT};

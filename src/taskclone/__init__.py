@@ -17,7 +17,9 @@ The layout; a file imports only from what stands further up, which tests/contrac
     routes/     the ways to carry a start out, one file each
     launch      clone() and call()
     faces/      shaped like the stdlib: executor
-    bench/      what a launch costs; report/ draws it
+    bench/      what a launch costs
+    doctor/     what this system lets taskclone do
+    report/     draws and tabulates what these two have found
     cli/        the command
 
     _core       the C extension (csrc/core in the source tree)

@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 ORDER = [
     "_core", "errors", "flags", "flagdoc", "rule", "setuprules", "rules", "explain", "childsetup", "capture", "plan",
     "outcome", "traces", "culprit", "salvage", "parcel", "task", "routes", "launch", "faces", "__init__", "bench",
-    "report", "cli",
+    "doctor", "report", "cli",
 ]  # fmt: skip
 """From the bottom, which is at the top of the layout, to the faces."""
 
@@ -113,7 +113,7 @@ def test_importing_the_package_loads_neither_faces_nor_instruments() -> None:
     script = "import sys, taskclone; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
     loaded = set(done.stdout.split())
-    above = tuple(f"taskclone.{name}" for name in ("faces", "bench", "report", "cli"))
+    above = tuple(f"taskclone.{name}" for name in ("faces", "bench", "doctor", "report", "cli"))
     assert {name for name in loaded if name.startswith(above)} == set()
     heavy = {"click", "rich", "matplotlib", "numpy", "psutil", "pyperf", "asyncio", "multiprocessing"}
     assert loaded & (heavy | {"concurrent.futures", "logging"}) == set()
