@@ -144,8 +144,8 @@ class TaskDied(TaskError):
 
 
 _PRIVILEGE = (
-    "namespaces other than user need CAP_SYS_ADMIN (or NEWUSER beside them); where NEWUSER itself is refused, a seccomp "
-    "profile, kernel.unprivileged_userns_clone or AppArmor lets this user make none: see taskclone doctor"
+    "namespaces other than user need CAP_SYS_ADMIN (or NEWUSER beside them); where NEWUSER itself is refused, a filter,"
+    " kernel.unprivileged_userns_clone or AppArmor lets this user make none: see taskclone doctor"
 )
 _NO_THREADS = (
     "libc makes threads by clone3, and by clone(2) only where that says ENOSYS: a seccomp profile that answers EPERM "
