@@ -59,8 +59,7 @@ class CopiedHandle(ChildHandle, Copied):
                 self.cached = status = ExitStatus(left[1], None, source="record")
         return status
 
-    def unpack(self) -> Outcome:
-        """The outcome, where it is not simply None. The Task keeps it, and asks once."""
+    def outcome(self) -> Outcome:
         try:
             outcome = self._take()
         except TaskError:
