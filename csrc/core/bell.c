@@ -6,6 +6,7 @@
  * table by then, and may be killed at any instruction, with the list's lock held. */
 #include "bell.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -16,7 +17,8 @@
 typedef struct {
     PyObject_HEAD
     struct tc_bell bell;
-    struct tc_task *task; /* in whose list it is, or NULL */
+    struct tc_task *task;   /* in whose list it is, or NULL */
+    const void *file_table; /* in which the descriptor is */
     unsigned generation;
 } BellObject;
 
@@ -66,6 +68,13 @@ static void take_down(BellObject *self)
     tc_task_release(task);
 }
 
+/* That of the calling task or thread, by something that is its own; NULL: the creator's. */
+static const void *file_table_here(void)
+{
+    if (tc_private_files) return tc_thread_pointer();
+    return tc_own_files() ? NULL : tc_current_task();
+}
+
 static BellObject *new_bell(int fd)
 {
     BellObject *self = PyObject_New(BellObject, bell_type);
@@ -75,22 +84,21 @@ static BellObject *new_bell(int fd)
     }
     self->bell = (struct tc_bell){.fd = fd};
     self->task = NULL;
+    self->file_table = file_table_here();
     self->generation = tc_generation;
     return self;
 }
 
-static int may_have_one(void)
+static PyObject *refuse(void)
 {
-    if (tc_own_files()) return 1;
-    tc_raise_named("UnsupportedOperation",
-                   "a task or thread with a file table of its own cannot await the tasks of its creator: their "
-                   "descriptors are in the creator's table");
-    return 0;
+    return tc_raise_named("UnsupportedOperation",
+                          "a task or thread with a file table of its own cannot await the tasks of its creator: their "
+                          "descriptors are in the creator's table");
 }
 
 PyObject *tc_bell_for_task(struct tc_task *task)
 {
-    if (!may_have_one()) return NULL;
+    if (file_table_here()) return refuse();
     int fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0) return tc_raise(-fd, "eventfd2");
     BellObject *self = new_bell(fd);
@@ -103,7 +111,7 @@ PyObject *tc_bell_for_task(struct tc_task *task)
 
 PyObject *tc_bell_for_pidfd(int pidfd)
 {
-    if (!may_have_one()) return NULL;
+    if (tc_private_files) return refuse(); /* the pidfd is in the process's table */
     int fd = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
     return fd < 0 ? tc_raise(errno, "fcntl") : (PyObject *)new_bell(fd);
 }
@@ -121,8 +129,8 @@ static PyObject *bell_close(BellObject *self, PyObject *unused)
 {
     (void)unused;
     take_down(self); /* before the close: nobody shall ring what may be another file's number by then */
-    /* In another file table it would be another file; the collector may come here from anywhere. */
-    if (self->bell.fd >= 0 && tc_own_files()) close(self->bell.fd);
+    /* The collector may come here in a task or thread in whose file table it is another file. */
+    if (self->bell.fd >= 0 && self->file_table == file_table_here()) close(self->bell.fd);
     self->bell.fd = -1;
     Py_RETURN_NONE;
 }

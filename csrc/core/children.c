@@ -179,6 +179,7 @@ static PyObject *child_fileno(struct tc_child *self, PyObject *unused)
 /* bell(): a descriptor that is readable once it has ended. Not the pidfd: a loop may watch that for somebody else. */
 static PyObject *child_bell(struct tc_child *self, PyObject *unused)
 {
+    if (!is_ours(self)) return NULL;
     return self->pidfd < 0 ? child_fileno(self, unused) : tc_bell_for_pidfd(self->pidfd);
 }
 
