@@ -10,6 +10,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data
     capture     what a task writes, kept
+    awaiting    waiting for a task in an event loop
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
     traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot

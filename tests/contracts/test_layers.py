@@ -15,9 +15,9 @@ import taskclone
 PACKAGE = Path(taskclone.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 ORDER = [
-    "_core", "errors", "flags", "flagdoc", "rule", "setuprules", "rules", "explain", "childsetup", "capture", "plan",
-    "outcome", "traces", "culprit", "salvage", "parcel", "task", "routes", "launch", "faces", "__init__", "bench",
-    "report", "cli",
+    "_core", "errors", "flags", "flagdoc", "rule", "setuprules", "rules", "explain", "childsetup", "capture",
+    "awaiting", "plan", "outcome", "traces", "culprit", "salvage", "parcel", "task", "routes", "launch", "faces",
+    "__init__", "bench", "report", "cli",
 ]  # fmt: skip
 """From the bottom, which is at the top of the layout, to the faces."""
 
