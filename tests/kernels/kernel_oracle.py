@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from proc import SLOWNESS
 from taskclone.flags import Call, CloneFlags, flag_names
-from taskclone.rule import Argument, Rule, has_sys_admin
+from taskclone.rule import Argument, Rule, has_sys_admin, running_kernel
 from taskclone.rules import Context, broken
 
 SOURCE = Path(__file__).parents[2] / "csrc" / "testing" / "rules_oracle.c"
@@ -132,6 +132,15 @@ def find_oracle(folder: Path) -> Oracle:
     flags = ["-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([*compiler, *flags, "-o", program, SOURCE], check=True)
     return Oracle(program)
+
+
+T = TypeVar("T")
+
+
+def thinned(items: Sequence[T]) -> Sequence[T]:
+    """All of them; in an emulated machine every so manieth, another choice on each kernel."""
+    step = max(1, round(SLOWNESS / 3))
+    return items[sum(running_kernel()) % step :: step]
 
 
 def is_taken(rules: Sequence[Rule]) -> bool:

@@ -31,8 +31,8 @@ PROGRAMS = {
 """What the tests start besides Python, and the Debian packages that have it."""
 UNUSED = {
     "site-packages", "dist-packages", "test", "tests", "idlelib", "idle_test", "tkinter", "turtledemo", "ensurepip",
-    "lib2to3", "pydoc_data", "distutils", "venv", "_tkinter", "_ssl", "_hashlib", "_sqlite3", "_curses", "_curses_panel",
-    "_dbm", "_gdbm", "readline", "nis", "_testcapi", "_testclinic", "_ctypes_test", "_xxtestfuzz",
+    "lib2to3", "pydoc_data", "distutils", "venv", "_tkinter", "_ssl", "_hashlib", "_sqlite3", "_curses",
+    "_curses_panel", "_dbm", "_gdbm", "readline", "nis", "_testcapi", "_testclinic", "_ctypes_test", "_xxtestfuzz",
 }  # fmt: skip
 """Folders and extensions of the standard library that no test imports from."""
 
