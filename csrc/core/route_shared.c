@@ -24,8 +24,7 @@ static void child_main(void *argument)
         tc_current = NULL;
         tc_exit_task(127);
     }
-    /* In place the caller sleeps: an end that a signal asks for would wait for its word for ever. */
-    if (task->spec.awaited || task->in_place) tc_task_publish(task, TC_STARTED);
+    if (task->spec.awaited) tc_task_publish(task, TC_STARTED);
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
     tc_lend_chunk(PyThreadState_Get());
     tc_run_body(task);
