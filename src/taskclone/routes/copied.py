@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams, threads_running
 from taskclone.childsetup import ChildSetup
-from taskclone.errors import OutcomeError, TaskError, TaskTerminated
+from taskclone.errors import OutcomeError, TaskTerminated
 from taskclone.flags import flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message
 from taskclone.parcel import leave, take
@@ -61,13 +61,11 @@ class CopiedHandle(ChildHandle, Copied):
 
     def unpack(self) -> Outcome:
         """The outcome, where it is not simply None. The Task keeps it, and asks once."""
+        self.status()  # which may ask for what is left
         try:
-            outcome = self._take()
-        except TaskError:
+            return self._take()
+        finally:
             self.close()
-            raise
-        self.close()
-        return outcome
 
     def _take(self) -> Outcome:
         left = self.left()
