@@ -252,6 +252,25 @@ def test_a_strangers_signal_ends_a_shared_task_politely(number: signal.Signals) 
     assert trace == ["cleaned up"]
 
 
+@pytest.mark.parametrize("body", ["spin", "sleep"])
+def test_a_strangers_signal_ends_a_task_in_place(body: str) -> None:
+    """Its caller sleeps in the kernel meanwhile; only the task itself can say that it has started."""
+    script = f"""
+def spin():
+    while True: pass
+def sleep():
+    time.sleep(3600)
+read_end, write_end = os.pipe()
+def begun():
+    os.write(write_end, b"%d\\n" % os.getpid())
+    {body}()
+threading.Thread(target=lambda: os.kill(int(os.read(read_end, 20)), signal.SIGTERM)).start()
+error = clone(begun, flags=SHARED | VFORK).exception(20)
+say(type(error).__name__, error.code, error.signal)
+"""
+    assert run(script) in ((0, "TaskDied 143 None\n", ""), (0, "TaskDied None 9\n", ""))
+
+
 def test_the_terminals_signals_do_nothing_to_a_shared_task() -> None:
     def body(ready: Callable[[], object]) -> int:
         ready()

@@ -17,19 +17,41 @@ PyTypeObject *tc_child_type;
 /* ---- those that run: each is held by a reference, so that a forgotten one is reaped too ---------------------------
  */
 
-static struct tc_child *running;
-static int running_count, sweep_at = 64;
+/* Those that somebody waits for perhaps, and those that nobody holds any more. */
+static struct list {
+    struct tc_child *first;
+    int count;
+} running, forgotten;
+static int starts;           /* since the last sweep */
+static unsigned char census; /* of those whose holder is gone and could not say so: __del__ was interrupted */
+static unsigned generation;  /* counted up in the child of a fork: whose children these are */
+
+/* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
+int tc_child_is_copy(struct tc_child *self) { return self->owner && self->generation != generation; }
+
+static void link_child(struct tc_child *self, struct list *list)
+{
+    self->list = list;
+    self->previous = NULL;
+    self->next = list->first;
+    if (list->first) list->first->previous = self;
+    list->first = self;
+    list->count++;
+}
 
 static void unlink_child(struct tc_child *self)
 {
-    if (!self->listed) return;
-    self->listed = 0;
-    running_count--;
-    if (self->next) self->next->previous = self->previous;
-    if (self->previous)
-        self->previous->next = self->next;
-    else
-        running = self->next;
+    struct list *list = self->list;
+    if (!list) return;
+    self->list = NULL;
+    if (!tc_child_is_copy(self)) { /* else the list is another process's */
+        list->count--;
+        if (self->next) self->next->previous = self->previous;
+        if (self->previous)
+            self->previous->next = self->next;
+        else
+            list->first = self->next;
+    }
     self->next = self->previous = NULL;
     Py_DECREF(self); /* not the last one: whoever got here has its own */
 }
@@ -39,16 +61,27 @@ PyObject *tc_children_running(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     PyObject *list = PyList_New(0);
-    for (struct tc_child *child = running; list && child; child = child->next)
-        if (PyList_Append(list, (PyObject *)child) < 0) Py_CLEAR(list);
+    struct list *both[] = {&running, &forgotten};
+    for (int i = 0; i < 2; i++)
+        for (struct tc_child *child = both[i]->first; list && child; child = child->next)
+            if (PyList_Append(list, (PyObject *)child) < 0) Py_CLEAR(list);
     return list;
 }
 
-/* In the child of a fork: they are the parent's. */
+/* In the child of a fork: they are the parent's. Those that somebody holds are not touched, which would copy the pages
+ * that they lie in; they are let go of when their holder abandons them. */
 PyObject *tc_children_forget(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    while (running) unlink_child(running);
+    struct tc_child *child = forgotten.first;
+    generation++;
+    running = forgotten = (struct list){0};
+    for (struct tc_child *next; child; child = next) {
+        next = child->next;
+        Py_INCREF(child);
+        unlink_child(child);
+        Py_DECREF(child);
+    }
     Py_RETURN_NONE;
 }
 
@@ -67,17 +100,31 @@ static int reap(struct tc_child *self)
     return 1;
 }
 
-/* Now and then, so that forgotten tasks leave no zombies for long. The list is walked by its own links: what unlinks
- * a child runs no Python code while somebody else still holds it, and one that nobody holds has nothing to run. */
+static void forget(struct tc_child *self)
+{
+    Py_INCREF(self);
+    unlink_child(self); /* gives up the list's reference */
+    link_child(self, &forgotten);
+}
+
+/* So that forgotten tasks leave no zombies for long: at each start while they are few, at every n-th while they are
+ * 8 n. The list is walked by its own links: what unlinks a child runs no Python code while somebody else still holds
+ * it, and one that nobody holds has nothing to run. */
 static void sweep(void)
 {
-    for (struct tc_child *child = running, *next; child; child = next) {
+    if (!++census)
+        for (struct tc_child *child = running.first, *next; child; child = next) {
+            next = child->next;
+            if (Py_REFCNT(child) == 1) forget(child);
+        }
+    if (++starts < forgotten.count / 8) return;
+    starts = 0;
+    for (struct tc_child *child = forgotten.first, *next; child; child = next) {
         next = child->next;
         Py_INCREF(child);
         reap(child);
         Py_DECREF(child);
     }
-    sweep_at = running_count * 2 > 64 ? running_count * 2 : 64;
 }
 
 void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags)
@@ -85,15 +132,13 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
     self->pid = pid;
     self->pidfd = pidfd;
     self->owner = getpid();
+    self->generation = generation;
     self->flags = flags;
     if (pidfd < 0) self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
     /* A task's own child, which the creator, whose memory this is, cannot wait for. */
     if (tc_current_task()) return;
-    self->listed = 1;
-    self->next = running;
-    if (running) running->previous = self;
-    running = (struct tc_child *)Py_NewRef(self);
-    if (++running_count >= sweep_at) sweep();
+    link_child((struct tc_child *)Py_NewRef(self), &running);
+    sweep();
 }
 
 static int is_ours(struct tc_child *self)
@@ -189,14 +234,15 @@ void tc_child_close(struct tc_child *self)
     self->pidfd = -1;
 }
 
-/* abandon(): nobody will ask any more. One that runs stays in the list until it is reaped. */
+/* abandon(): nobody will ask any more. One that runs is kept until it is reaped. */
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
 {
     (void)unused;
-    if (self->owner && self->owner != getpid() && !tc_current_task())
-        tc_child_close(self);                   /* our copy of the descriptor, in the child of a fork */
-    else if (self->owner && !tc_current_task()) /* in a task: it is no child of ours */
-        reap(self);
+    if (tc_child_is_copy(self)) {
+        tc_child_close(self); /* our copy of the descriptor */
+        unlink_child(self);
+    } else if (self->owner && !tc_current_task() && !reap(self) && self->list == &running) /* in a task: not ours */
+        forget(self);
     Py_RETURN_NONE;
 }
 

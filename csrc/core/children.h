@@ -12,10 +12,12 @@ struct tc_child {
     pid_t pid;
     int pidfd;   /* -1: none */
     pid_t owner; /* whose child it is; 0: not started */
-    char daemon, listed;
+    char daemon;
+    unsigned generation; /* see tc_child_is_copy() */
     uint64_t flags;
     struct tc_status status;
     PyObject *cached; /* what Python made of the status */
+    struct list *list;
     struct tc_child *next, *previous;
 };
 
@@ -25,6 +27,8 @@ PyObject *tc_child_new(PyTypeObject *type, int daemon);
 void tc_child_dealloc(PyObject *self);
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused);
 void tc_child_close(struct tc_child *self);
+/* In the child of a fork: the parent's. */
+int tc_child_is_copy(struct tc_child *self);
 /* From now on there is something to wait for. */
 void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags);
 PyObject *tc_children_running(PyObject *module, PyObject *unused);

@@ -18,7 +18,7 @@ PyObject *tc_nothing;
 
 static void close_record(struct copied *self)
 {
-    if (self->page) munmap(self->page, PAGE);
+    if (self->page && !tc_child_is_copy(&self->child)) munmap(self->page, PAGE); /* a copy has not inherited it */
     self->page = NULL;
     if (self->fd >= 0) close(self->fd);
     self->fd = -1;
@@ -43,6 +43,9 @@ struct copied *tc_copied_new(PyTypeObject *type, int daemon)
     return NULL;
 }
 
+/* The tasks that are started while this one lives need not inherit its page: n of them would have n * n mappings. */
+void tc_copied_keep(struct copied *self) { madvise(self->page, PAGE, MADV_DONTFORK); }
+
 static void copied_dealloc(PyObject *self)
 {
     close_record((struct copied *)self);
@@ -51,8 +54,12 @@ static void copied_dealloc(PyObject *self)
 
 static int record_open(struct copied *self)
 {
-    if (self->page) return 1;
-    PyErr_SetString(PyExc_ValueError, "the record is closed");
+    if (self->page && !tc_child_is_copy(&self->child)) return 1;
+    if (self->page)
+        PyErr_Format(PyExc_ChildProcessError, "task %d is a child of process %d, not of this one", (int)self->child.pid,
+                     (int)self->child.owner);
+    else
+        PyErr_SetString(PyExc_ValueError, "the record is closed");
     return 0;
 }
 
@@ -152,11 +159,13 @@ static int fetch(int fd, uint64_t at, void *data, size_t size)
     return n == (ssize_t)size ? 0 : -(n < 0 ? errno : EIO);
 }
 
-/* left() -> (kind, code), or None: nothing was left, or it has been taken */
+/* left() -> None, or (kind, code); None again when it has been taken */
 static PyObject *copied_left(struct copied *self, PyObject *unused)
 {
     (void)unused;
-    if (!self->page || !atomic_load(&self->page->done)) Py_RETURN_NONE;
+    if (!self->page) Py_RETURN_NONE;
+    if (!record_open(self)) return NULL;
+    if (!atomic_load(&self->page->done)) Py_RETURN_NONE;
     return Py_BuildValue("(ii)", self->page->kind, self->page->code);
 }
 
@@ -218,7 +227,9 @@ static PyObject *copied_close(struct copied *self, PyObject *unused)
 static PyObject *copied_plain(struct copied *self, PyObject *unused)
 {
     (void)unused;
-    if (self->page && atomic_load(&self->page->done) && self->page->kind == TC_KIND_NONE) return Py_NewRef(tc_nothing);
+    if (self->page && !tc_child_is_copy(&self->child) && atomic_load(&self->page->done) &&
+        self->page->kind == TC_KIND_NONE)
+        return Py_NewRef(tc_nothing);
     Py_RETURN_NONE;
 }
 

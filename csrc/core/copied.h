@@ -28,6 +28,7 @@ struct copied {
 extern PyTypeObject *tc_copied_type;
 int tc_copied_ready(PyObject *module);
 struct copied *tc_copied_new(PyTypeObject *type, int daemon);
-extern PyObject *tc_nothing; /* the outcome of a body that returned None */
+void tc_copied_keep(struct copied *self); /* once it is started */
+extern PyObject *tc_nothing;              /* the outcome of a body that returned None */
 
 #endif

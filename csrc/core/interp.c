@@ -22,6 +22,14 @@ PyThreadState *tc_current_state(void)
 
 int tc_main_interpreter(void) { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
+int tc_sub_interpreters(void)
+{
+    /* Newest first; without the lock of the list, which nobody changes while we hold the interpreter lock of the main
+     * one, or is being changed by one with a lock of its own (3.12): then the answer is a moment old. */
+    PyInterpreterState *first = PyInterpreterState_Head();
+    return first && PyInterpreterState_Next(first);
+}
+
 int tc_runtime_range(uintptr_t *low, uintptr_t *high)
 {
     /* _PyRuntime is exported with its size. From 3.12 the main interpreter, with its lock, lies in it. */

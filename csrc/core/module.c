@@ -34,22 +34,27 @@ static PyMethodDef methods[] = {
     {0},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "taskclone._core", "The C core of taskclone.", -1, methods, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit__core(void)
+/* In two phases, so that it runs for each interpreter that imports the module. */
+static int fill(PyObject *module)
 {
+    static PyObject *filled; /* what an earlier import has made: types are made once */
     if (!tc_main_interpreter()) {
         PyErr_SetString(PyExc_ImportError, "taskclone can be imported by the main interpreter only");
-        return NULL;
+        return -1;
     }
-    PyObject *module = PyModule_Create(&definition);
-    if (!module) return NULL;
+    if (filled) return PyDict_Merge(PyModule_GetDict(module), filled, 0);
     if (tc_bell_ready(module) < 0 || tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 ||
         tc_mapping_ready(module) < 0 || tc_shared_ready(module) < 0 || tc_forks_init() < 0 || tc_death_init() < 0 ||
         tc_body_init() < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
         PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
         PyModule_AddIntConstant(module, "DONE", TC_DONE) < 0 || PyModule_AddIntConstant(module, "ENDED", TC_ENDED) < 0)
-        Py_CLEAR(module);
-    return module;
+        return -1;
+    filled = PyDict_Copy(PyModule_GetDict(module));
+    return filled ? 0 : -1;
 }
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "taskclone._core",
+                                        .m_doc = "The C core of taskclone.", .m_methods = methods, .m_slots = slots};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&definition); }

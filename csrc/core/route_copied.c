@@ -173,6 +173,7 @@ static int fork_into(struct copied *self, const struct tc_spec *spec, PyObject *
             return tc_raise_step(step, err), -1;
         }
     }
+    tc_copied_keep(self);
     /* What glibc's fork passes to clone, besides SIGCHLD. */
     tc_child_started(&self->child, pid, pidfd < 0 ? -1 : pidfd, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID);
     return 0;
@@ -199,6 +200,11 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
             "UnsupportedOperation",
             "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
             "the locks of all arenas and would hang. Restart this process; programs can still be started");
+    if (tc_sub_interpreters())
+        return tc_raise_named(
+            "UnsupportedOperation",
+            "a sub-interpreter is alive: Python's own steps after a fork hang or crash the child then "
+            "(os.fork does, too); end it first, or use flags=SHARED, flags=THREAD or a program");
     if (!tc_flush_streams(NULL, NULL) || PySys_Audit("os.fork", NULL) < 0) return NULL;
     struct copied *self = tc_copied_new((PyTypeObject *)type, daemon);
     if (self) {

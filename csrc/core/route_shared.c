@@ -24,7 +24,8 @@ static void child_main(void *argument)
         tc_current = NULL;
         tc_exit_task(127);
     }
-    if (task->spec.awaited) tc_task_publish(task, TC_STARTED);
+    /* In place nobody else can say it: the caller sleeps. Who ends the task waits for it. */
+    if (task->spec.awaited || task->in_place) tc_task_publish(task, TC_STARTED);
     PyGILState_STATE lock = PyGILState_Ensure(); /* a fresh thread state, bound to the host's TLS */
     tc_lend_chunk(PyThreadState_Get());
     tc_run_body(task);

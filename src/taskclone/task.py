@@ -48,6 +48,8 @@ class Handle(Protocol):
     def tid(self) -> int: ...
     @property
     def granted(self) -> Granted: ...
+    @property
+    def emulated(self) -> dict[str, str]: ...
     def fileno(self) -> int: ...
     def done(self) -> bool:
         """The outcome is there, or the task has ended."""
@@ -153,6 +155,14 @@ class Task(Generic[R]):
     def granted(self) -> Granted:
         """The flags that the kernel was given in the end, and the exit signal."""
         return self._handle.granted
+
+    @property
+    def emulated(self) -> dict[str, str]:
+        """What the call that made the task could not say and was done another way: how, and why, by name of the flag.
+
+        Empty where the kernel was simply asked. Whatever stands here was done before the body began.
+        """
+        return self._handle.emulated
 
     def fileno(self) -> int:
         """The pidfd: readable when the task has ended (pidfd_open(2)). It belongs to the Task; dup it to keep it.

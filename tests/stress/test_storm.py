@@ -73,29 +73,3 @@ except ChildProcessError:
 def test_ten_thousand_plain_waits() -> None:
     done = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "none stolen, none left\n"), done.stderr
-
-
-MANY = """
-import os, resource, taskclone
-from taskclone import PROCESS, SHARED, clone
-def body(): pass
-def measure():
-    taskclone._core.hosts_end()
-    rss = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-    return rss, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
-def run(shared, copied):
-    for _ in range(shared): clone(body, flags=SHARED).result()
-    for _ in range(copied): clone(body, flags=PROCESS).result()
-run(2000, 50)
-before = measure()
-run(10_000, 200)
-after = measure()
-assert after[1:] == before[1:], (before, after)
-assert after[0] - before[0] < 4 << 20, (before, after)
-print("flat")
-"""
-
-
-def test_many_in_a_row_leave_memory_descriptors_and_threads_flat() -> None:
-    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "flat\n"), done.stderr

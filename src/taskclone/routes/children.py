@@ -25,6 +25,10 @@ class ChildHandle(Child):
         """The exit signal is SIGCHLD: by fork's own word, or because execve sets it."""
         return Granted(CloneFlags(self.flags), signal.SIGCHLD)
 
+    @property
+    def emulated(self) -> dict[str, str]:
+        return {}
+
     def status(self) -> ExitStatus | None:
         if self.cached is None:
             raw = self.raw_status()

@@ -60,12 +60,13 @@ class CopiedHandle(ChildHandle, Copied):
         return status
 
     def outcome(self) -> Outcome:
+        self.status()  # which may ask for what is left
         try:
             outcome = self._take()
         except TaskError:
             self.close()
             raise
-        self.close()
+        self.close()  # not where the unpickling was interrupted: it is done again
         return outcome
 
     def _take(self) -> Outcome:

@@ -106,6 +106,10 @@ class SharedHandle:
     def granted(self) -> Granted:
         return Granted(CloneFlags(self.core.flags), self._exit_signal)
 
+    @property
+    def emulated(self) -> dict[str, str]:
+        return {}
+
     def fileno(self) -> int:
         self.core.started()
         return self.core.fileno()
@@ -153,7 +157,9 @@ class SharedHandle:
         kind, _, code = self.core.outcome()
         if kind == "died":
             crash = self.core.death()[0]
-            return status if crash is None else status._replace(code=None, signal=crash[0])
+            if crash is None:
+                return status
+            return status._replace(code=None, signal=crash[0], source="record" if status.lost else status.source)
         if status.lost or status.signal is not None:
             # Taken by somebody else; or its body had ended, and threads that outlived it were killed.
             return ExitStatus(code, None, rusage=status.rusage, source="record")

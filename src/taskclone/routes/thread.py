@@ -154,6 +154,14 @@ class ThreadHandle:
         return Granted(CloneFlags(self._granted), 0)
 
     @property
+    def emulated(self) -> dict[str, str]:
+        own = CloneFlags(_THREAD & ~self._granted & _OWN)
+        new = CloneFlags(self._granted & _NEW)
+        return {str(flag.name): "left out by unshare(2) in the thread: pthread_create shares it" for flag in own} | {
+            str(flag.name): "made by unshare(2) in the thread: pthread_create makes none" for flag in new
+        }
+
+    @property
     def tid(self) -> int:
         return self.core.pid or self.core.started()
 
