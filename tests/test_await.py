@@ -274,6 +274,39 @@ def test_a_program_in_a_hosted_body_is_awaited_to_its_end(loop: Loop) -> None:
 
 
 @EACH
+def test_a_task_with_an_exit_signal_is_left_to_oswait(loop: Loop) -> None:
+    async def body() -> None:
+        task = clone(abs, -3, flags=SHARED, exit_signal=signal.SIGCHLD)
+        assert await task == 3
+        assert os.waitpid(task.pid, 0) == (task.pid, 0)
+
+    loop.run(body)
+
+
+@pytest.mark.skipif("TASKCLONE_BUILD" not in os.environ, reason="needs the C test library: `make test`")
+@pytest.mark.parametrize("starter", ["main", "thread"])
+def test_an_await_does_not_wait_for_threads_that_a_library_has_started(starter: str) -> None:
+    out = run(f"""
+import asyncio, ctypes, warnings
+library = ctypes.CDLL(os.environ["TASKCLONE_BUILD"] + "/csrc/testing/libcrashes.so")
+async def main():
+    task = clone(library.start_thread, 3600, flags=SHARED)
+    say(await asyncio.wait_for(task, 10), os.path.exists(f"/proc/{{task.pid}}"))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        task.wait()
+    say(seen[0].category.__name__)
+if {starter == "main"}:
+    asyncio.run(main())
+else:
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join()
+""")
+    assert out == (0, "0 True\nResourceWarning\n", "")
+
+
+@EACH
 def test_a_child_that_somebody_else_has_reaped(loop: Loop) -> None:
     async def body() -> None:
         task = clone(abs, -3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import resource
@@ -10,6 +11,7 @@ import select
 import threading
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,21 +251,40 @@ asyncio.run(of_asyncio())
     assert out == (0, "asyncio's\ntrio's\n", "")
 
 
+@pytest.mark.parametrize("flags", [PROCESS, SHARED], ids=["PROCESS", "SHARED"])
+def test_a_loop_in_a_task_of_the_other(flags: F) -> None:
+    """In a copy trio believes that it still runs."""
+
+    async def inner() -> int:
+        return await clone(lambda: (time.sleep(0.02), 7)[1])
+
+    async def outer(run: Any, *args: Any) -> tuple[int, int]:
+        body = functools.partial(run, *args)
+        here = body()
+        return here, await clone(body, flags=flags)
+
+    assert asyncio.run(outer(trio.run, inner)) == (7, 7)
+    assert trio.run(outer, lambda: asyncio.run(inner())) == (7, 7)
+
+
 def test_under_uvloop() -> None:
-    uvloop = pytest.importorskip("uvloop")
-
-    async def body() -> None:
-        for flags in ROUTES.values():
-            task = clone(lambda: (time.sleep(0.02), 2)[1], flags=flags)
-            assert await asyncio.wait_for(task, 10) == 2
-            with waiting(flags & ~F.VFORK) as (task, release):
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(task, 0.02)
-                release()
-                assert task.wait().code == 0, "libuv has made the pidfd nonblocking"
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(body())
+    pytest.importorskip("uvloop")
+    out = run(f"""
+sys.path.append({str(Path(__file__).parent)!r})
+import asyncio, uvloop
+from loops import ROUTES, waiting
+async def main():
+    for flags in ROUTES.values():
+        assert await asyncio.wait_for(clone(time.sleep, 0.02, flags=flags), 10) is None
+        with waiting(flags & ~VFORK) as (task, release):
+            try: await asyncio.wait_for(task, 0.02)
+            except TimeoutError: say("running")
+            release()
+            assert task.wait().code == 0  # libuv has made the pidfd nonblocking
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    runner.run(main())
+""")
+    assert out == (0, "running\n" * len(ROUTES), "")
 
 
 def test_a_nonblocking_pidfd_is_waited_for_too() -> None:

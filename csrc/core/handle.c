@@ -50,15 +50,17 @@ static int owns_record(SharedObject *self)
 static int shared_traverse(SharedObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    if (!owns_record(self)) return 0;
     PyObject **objects[] = {TC_OBJECTS(self->task)};
-    for (unsigned i = 0; owns_record(self) && i < sizeof objects / sizeof *objects; i++) Py_VISIT(*objects[i]);
+    for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_VISIT(*objects[i]);
     return 0;
 }
 
 static int shared_clear(SharedObject *self)
 {
+    if (!owns_record(self)) return 0;
     PyObject **objects[] = {TC_OBJECTS(self->task)};
-    for (unsigned i = 0; owns_record(self) && i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
+    for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
     return 0;
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -60,18 +61,28 @@ class _Loop(NamedTuple):
 
 def _loop() -> _Loop:
     """That which runs the calling coroutine."""
-    # Trio first: it can be the guest of an asyncio loop, which then runs too.
-    trio = sys.modules.get("trio.lowlevel")
-    if trio is not None and trio.in_trio_task():
-        return _Loop(trio.wait_readable, trio.checkpoint, sys.modules["trio"].sleep)
-    asyncio = sys.modules.get("asyncio")
+    trio, asyncio = sys.modules.get("trio.lowlevel"), sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()
+    if trio is not None and trio.in_trio_task() and (loop is None or _inner_loop() == "trio"):
+        return _Loop(trio.wait_readable, trio.checkpoint, sys.modules["trio"].sleep)
     if asyncio is not None and loop is not None:
         return _Loop(lambda fd: _asyncio_readable(loop, fd), _nothing, asyncio.sleep)
     raise RuntimeError(
         "a task can be awaited under asyncio and trio (anyio runs on either), and neither runs this coroutine; "
         "elsewhere task.result() waits"
     )
+
+
+def _inner_loop() -> str:
+    """Where both run, the one whose frame is nearer: trio is a guest of asyncio, or one has been started in a task of
+    the other (in a copy of a program that runs trio, say)."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in ("trio", "asyncio", "uvloop"):
+            return package
+        frame = frame.f_back
+    return ""
 
 
 async def _nothing() -> None:

@@ -66,7 +66,7 @@ class CopiedHandle(ChildHandle, Copied):
         except TaskError:
             self.close()
             raise
-        self.close()  # not after an interrupt: it is asked for again
+        self.close()  # not where the unpickling was interrupted: it is done again
         return outcome
 
     def _take(self) -> Outcome:
