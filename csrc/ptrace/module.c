@@ -11,4 +11,9 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "taskclone.tracer._ptrace", "The C part of the tracer.", 0, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__ptrace(void) { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__ptrace(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddIntConstant(module, "RECORD_SIZE", sizeof(struct tp_record)) < 0) Py_CLEAR(module);
+    return module;
+}
