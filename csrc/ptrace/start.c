@@ -12,14 +12,15 @@
 #include "sys.h"
 
 /* The tracer's id, or -errno. By the bare system call: it will make nothing but system calls, so it needs none of the
- * handlers and locks that libc's fork() deals with, which take time, and hang after a death inside malloc. */
+ * handlers and locks that libc's fork() deals with, which take time, and hang after a death inside malloc. Without an
+ * exit signal: no os.wait() of the creator takes it. */
 static long start(struct tc_spec *spec, int *pidfd, int *read_end)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC)) return -errno;
     pid_t creator = getpid();
     tc_block_signals(&spec->sigmask); /* the interpreter's handlers must not run in the tracer */
-    long pid = TC_SYS(SYS_clone, CLONE_PIDFD | SIGCHLD, 0, pidfd, 0, 0);
+    long pid = TC_SYS(SYS_clone, CLONE_PIDFD, 0, pidfd, 0, 0);
     if (!pid) tp_trace(spec, creator, ends[1]);
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &spec->sigmask, 0, sizeof spec->sigmask);
     close(ends[1]);

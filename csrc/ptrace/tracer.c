@@ -72,7 +72,7 @@ static void kill_all(struct tracer *t)
 
 static void tell(struct tracer *t, const struct tp_record *record)
 {
-    if (tp_write(t->fd, record) < 0) kill_all(t); /* nobody reads any more */
+    if (!t->ending && tp_write(t->fd, record) < 0) kill_all(t); /* EPIPE: nobody reads any more */
 }
 
 static void tell_failure(struct tracer *t, const char *step, int error)

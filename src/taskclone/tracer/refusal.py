@@ -42,7 +42,7 @@ def _causes(error: int) -> list[str]:
         causes.append("a seccomp filter is in force (Seccomp in /proc/self/status), such as a container's profile: "
                       "allow ptrace in it; docker: --cap-add=SYS_PTRACE, or --security-opt seccomp=...")  # fmt: skip
     if error in (errno.EPERM, errno.EACCES):
-        if Path("/proc/self").stat().st_uid != os.geteuid():
+        if Path("/proc/self/fd").stat().st_uid != os.geteuid():
             causes.append("this process is not dumpable, as after a change of credentials (prctl(2), PR_SET_DUMPABLE)")
         label = _read(LABEL).rstrip("\0")
         if label and not label.startswith("unconfined"):

@@ -20,6 +20,8 @@ from taskclone.tracer.refusal import why_refused
 __all__ = ["Trace"]
 
 CHUNK: Final = 400 * _ptrace.RECORD_SIZE
+WALL: Final = 0x40000000
+"""__WALL of waitid(2), which Python does not name: the tracer has no exit signal."""
 ENDING: Final = 2.0
 """Seconds that the tracer has to kill and reap what it traces; then it is killed itself, and the kernel kills that."""
 
@@ -126,7 +128,7 @@ class Trace:
     def _reap(self, options: int) -> ExitStatus | None:
         """None: it runs (WNOHANG), or somebody else has reaped it."""
         try:
-            result = os.waitid(os.P_PIDFD, self._pidfd, options)
+            result = os.waitid(os.P_PIDFD, self._pidfd, options | WALL)
         except ChildProcessError:
             return None
         if result is None:
@@ -138,7 +140,9 @@ class Trace:
         """Kills what is still traced, ends and reaps the tracer. A second time does nothing."""
         if self._pidfd < 0:
             return
-        pidfd, pipe, self._pipe = self._pidfd, self._pipe, -1
+        pidfd = self._pidfd
+        os.close(self._pipe)  # before the signal: the tracer may sleep in its write
+        self._pipe = -1
         try:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 if self._ended(0):
@@ -150,7 +154,6 @@ class Trace:
             self._reap(os.WEXITED | os.WNOHANG)
         finally:
             self._pidfd = -1
-            os.close(pipe)
             os.close(pidfd)
 
     def _ended(self, seconds: float) -> bool:
