@@ -25,18 +25,37 @@ struct tp_task *tp_find(const struct tp_tasks *tasks, pid_t tid)
     return place && place->tid ? place : NULL;
 }
 
+static void *allocate(size_t size)
+{
+    long memory = TC_SYS(SYS_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory < 0 && memory > -4096 ? NULL : (void *)memory;
+}
+
 static int grow(struct tp_tasks *tasks)
 {
-    struct tp_tasks larger = {.size = tasks->size ? 2 * tasks->size : FIRST_SIZE};
-    long memory = TC_SYS(SYS_mmap, 0, larger.size * sizeof *larger.places, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory < 0 && memory > -4096) return 0;
-    larger.places = (struct tp_task *)memory;
+    struct tp_tasks larger = *tasks;
+    larger.size = tasks->size ? 2 * tasks->size : FIRST_SIZE;
+    larger.places = allocate(larger.size * sizeof *larger.places);
+    if (!larger.places) return 0;
     for (size_t i = 0; i < tasks->size; i++)
         if (tasks->places[i].tid) *place_of(&larger, tasks->places[i].tid) = tasks->places[i];
     if (tasks->size) TC_SYS(SYS_munmap, tasks->places, tasks->size * sizeof *tasks->places);
-    tasks->places = larger.places;
-    tasks->size = larger.size;
+    *tasks = larger;
+    return 1;
+}
+
+int tp_put_stopped(struct tp_tasks *tasks, struct tp_stopped stopped)
+{
+    if (tasks->stopped_count == tasks->stopped_size) {
+        size_t size = tasks->stopped_size ? 2 * tasks->stopped_size : FIRST_SIZE;
+        struct tp_stopped *larger = allocate(size * sizeof *larger);
+        if (!larger) return 0;
+        for (size_t i = 0; i < tasks->stopped_count; i++) larger[i] = tasks->stopped[i];
+        if (tasks->stopped_size) TC_SYS(SYS_munmap, tasks->stopped, tasks->stopped_size * sizeof *larger);
+        tasks->stopped = larger;
+        tasks->stopped_size = size;
+    }
+    tasks->stopped[tasks->stopped_count++] = stopped;
     return 1;
 }
 

@@ -22,10 +22,17 @@ struct tp_task {
     struct tp_call call; /* the clone-like call that it is in; which is TP_NO_CALL for none */
 };
 
+struct tp_stopped {
+    pid_t tid;
+    int how, sig; /* the ptrace request that lets it go on, and the signal that it gets */
+};
+
 struct tp_tasks {
     struct tp_task *places;
     size_t size;        /* a power of two */
     size_t used, alive; /* both kinds; TP_LIVE ones */
+    struct tp_stopped *stopped;
+    size_t stopped_count, stopped_size;
 };
 
 /* NULL when it is not there. */
@@ -33,5 +40,7 @@ struct tp_task *tp_find(const struct tp_tasks *tasks, pid_t tid);
 /* Puts it there in this state, or changes the state of the one that is. NULL: no memory. Moves the others. */
 struct tp_task *tp_put(struct tp_tasks *tasks, pid_t tid, enum tp_state state);
 void tp_drop(struct tp_tasks *tasks, pid_t tid);
+/* 0: no memory. */
+int tp_put_stopped(struct tp_tasks *tasks, struct tp_stopped stopped);
 
 #endif

@@ -180,14 +180,14 @@ static void at_stop(struct tracer *t, pid_t tid, int status)
         TC_SYS(SYS_tkill, tid, SIGKILL); /* it leaves the stop by itself */
         return;
     }
-    long how = PTRACE_SYSCALL;
-    int sig = WSTOPSIG(status), deliver = 0;
+    struct tp_stopped next = {tid, PTRACE_SYSCALL, 0};
+    int sig = WSTOPSIG(status);
     switch (status >> 16) {
     case 0:
         if (sig == SYSCALL_STOP)
             at_syscall(t, task);
         else
-            deliver = sig; /* on its way to the task: there it goes */
+            next.sig = sig; /* on its way to the task: there it goes */
         break;
     case PTRACE_EVENT_FORK:
     case PTRACE_EVENT_VFORK:
@@ -198,12 +198,21 @@ static void at_stop(struct tracer *t, pid_t tid, int status)
         at_exec(t, task);
         break;
     case PTRACE_EVENT_STOP:
-        if (stops_a_group(sig)) how = PTRACE_LISTEN; /* it stays stopped, until SIGCONT */
+        if (stops_a_group(sig)) next.how = PTRACE_LISTEN; /* it stays stopped, until SIGCONT */
         break;
     }
-    /* ESRCH: it was killed meanwhile; its end will be told. */
-    long err = ptrace_call(how, tid, 0, (uintptr_t)deliver);
-    if (err < 0 && err != -ESRCH) give_up(t, "ptrace", (int)-err);
+    if (!tp_put_stopped(&t->tasks, next)) give_up(t, "mmap", ENOMEM);
+}
+
+static void let_go_on(struct tracer *t)
+{
+    for (size_t i = 0; i < t->tasks.stopped_count; i++) {
+        const struct tp_stopped *next = &t->tasks.stopped[i];
+        /* ESRCH: it was killed meanwhile; its end will be told. */
+        long err = ptrace_call(next->how, next->tid, 0, (uintptr_t)next->sig);
+        if (err < 0 && err != -ESRCH) give_up(t, "ptrace", (int)-err);
+    }
+    t->tasks.stopped_count = 0;
 }
 
 /* An end is told after the birth, so it may have to wait for that. One that is never told of: an orphan that was never
@@ -220,20 +229,24 @@ static void at_end(struct tracer *t, pid_t tid, int status)
         give_up(t, "mmap", ENOMEM);
 }
 
-/* Until nothing is traced any more. What was never traced (CLONE_UNTRACED) is not waited for. */
+/* Until nothing is traced any more. What was never traced (CLONE_UNTRACED) is not waited for.
+ * wait4 looks for stops always in the same order, so tasks that stop often would keep it from those further down. That
+ * is why nobody goes on until all that have stopped are seen to. */
 static void loop(struct tracer *t)
 {
     while (t->tasks.alive) {
         if (end_asked && !t->ending) kill_all(t);
         int status;
         /* No rusage: the kernel would sum it up over all threads of the group, at each stop. */
-        long tid = TC_SYS(SYS_wait4, -1, &status, __WALL, 0);
+        long tid = TC_SYS(SYS_wait4, -1, &status, __WALL | (t->tasks.stopped_count ? WNOHANG : 0), 0);
         if (tid == -EINTR) continue;
         if (tid < 0) {
             if (tid != -ECHILD) give_up(t, "wait4", (int)-tid);
             return;
         }
-        if (WIFSTOPPED(status))
+        if (!tid)
+            let_go_on(t);
+        else if (WIFSTOPPED(status))
             at_stop(t, (pid_t)tid, status);
         else
             at_end(t, (pid_t)tid, status);

@@ -74,11 +74,11 @@ def test_many_live_at_a_time() -> None:
     traced = python("""
 locks = []
 threading.stack_size(1 << 16)
-for _ in range(400):
+for _ in range(150):
     lock = threading.Lock(); lock.acquire(); locks.append(lock)
     threading.Thread(target=lock.acquire).start()
 children = []
-for _ in range(50):
+for _ in range(30):
     pid = os.fork()
     if not pid: signal.pause()
     children.append(pid)
@@ -86,8 +86,27 @@ for lock in locks[::3] + locks[1::3] + locks[2::3]: lock.release()
 for pid in children[::2] + children[1::2]:
     os.kill(pid, signal.SIGTERM); os.waitpid(pid, 0)
 """)
-    assert len(traced.calls) == 450
+    assert len(traced.calls) == 180
     assert born_and_ended(traced)[0] == born_and_ended(traced)[1]
+
+
+def test_tasks_that_stop_often_do_not_keep_it_from_the_others() -> None:
+    """wait4 looks at the latest first; the program itself is the oldest."""
+    traced = python(
+        """
+children = []
+for _ in range(24):
+    pid = os.fork()
+    if not pid:
+        while True: os.getppid()
+    children.append(pid)
+for _ in range(1000): os.getppid()
+for pid in children:
+    os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)
+""",
+        timeout=20,
+    )
+    assert len(traced.calls) == 24
 
 
 def test_signals_reach_the_program() -> None:
