@@ -72,16 +72,16 @@ for maker in makers: maker.join()
 def test_many_live_at_a_time() -> None:
     """More than the table of tasks has room for at first, and they end in another order than they began."""
     traced = python("""
-locks = []
-threading.stack_size(1 << 16)
-for _ in range(150):
-    lock = threading.Lock(); lock.acquire(); locks.append(lock)
-    threading.Thread(target=lock.acquire).start()
 children = []
 for _ in range(30):
     pid = os.fork()
     if not pid: signal.pause()
     children.append(pid)
+locks = []
+threading.stack_size(1 << 16)
+for _ in range(150):
+    lock = threading.Lock(); lock.acquire(); locks.append(lock)
+    threading.Thread(target=lock.acquire).start()
 for lock in locks[::3] + locks[1::3] + locks[2::3]: lock.release()
 for pid in children[::2] + children[1::2]:
     os.kill(pid, signal.SIGTERM); os.waitpid(pid, 0)
