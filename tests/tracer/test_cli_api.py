@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from scripts import start
+from scripts import python, start
 
 from taskclone.cli.api import api as api_command
 from taskclone.cli.explain import explain
 from taskclone.explain import explain_flag, explain_set
-from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags, flag_names
+from taskclone.flags import PROCESS, THREAD, CloneFlags, flag_names
 from taskclone.tracer import apis, findings
 from taskclone.tracer.apis import APIS, Api, chosen
 from taskclone.tracer.findings import Finding, look, tell
@@ -58,16 +58,27 @@ def test_a_name_stands_for_its_kinds() -> None:
         chosen(("f",))
 
 
-def test_our_own_routes_pass_what_the_task_says() -> None:
-    """The flags are those of Task.granted (but for what libc's fork and pthread_create pass by themselves)."""
-    for name, flags in (("taskclone.shared", SHARED), ("taskclone.in_place", SHARED | F.VFORK)):
-        body = look(named(name)).body
-        assert body is not None
-        assert body.call.flags & flags == flags
-        assert body.call.exit_signal == 0
-    body = look(named("taskclone.thread")).body
-    assert body is not None
-    assert body.call.flags == THREAD
+def test_what_a_task_says_it_was_granted_is_what_the_kernel_was_given() -> None:
+    traced = python("""
+from taskclone import PROCESS, SHARED, THREAD, CloneFlags, clone
+def granted(task, tid): say(tid, int(task.granted.flags), task.granted.exit_signal)
+def start(flags, **fields):
+    task = clone(threading.get_native_id, flags=flags, **fields)
+    granted(task, task.result())
+    task.wait()
+for flags in (PROCESS, SHARED, THREAD, SHARED | CloneFlags.VFORK, "VM|FS|SIGHAND", "VM|FILES|IO|SYSVSEM|VFORK"):
+    start(flags)
+start(SHARED, exit_signal=signal.SIGCHLD)
+other = threading.Thread(target=start, args=(SHARED,))
+other.start(); other.join()
+task = clone(["/bin/true"])
+granted(task, task.pid)
+task.wait()
+""")
+    seen = {call.child: (int(call.flags), call.exit_signal) for call in traced.calls}
+    said = [tuple(map(int, line.split())) for line in traced.out.splitlines()]
+    assert len(said) == 9
+    assert [(tid, *seen[tid]) for tid, *_ in said] == said
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
