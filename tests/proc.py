@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ from taskclone import Task, _core, clone
 WALL = 0x40000000
 """__WALL of waitid(2), which Python does not name: children of every kind, whatever their exit signal."""
 
-PATIENCE = 10.0
+SLOWNESS = float(os.environ.get("TASKCLONE_TEST_SLOWNESS", "1"))
+"""How many times slower than an ordinary one this machine is; the emulator of tests/kernels says so."""
+
+PATIENCE = 10.0 * SLOWNESS
 """Seconds after which something that should come by itself is taken for missing."""
 
 
@@ -123,3 +127,18 @@ def held(flags: Any, *, body: Callable[[], object] | None = None, **fields: Any)
         finally:
             os.write(write_end, b"x")
             task.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """In the block no descriptor is to be had."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    top = max(map(int, os.listdir("/proc/self/fd")))
+    filler = [os.dup(2) for _ in range(top + 4)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in filler:
+            os.close(fd)

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from creator import finish, start
+from proc import no_descriptors_left
 from taskclone import SHARED, THREAD, CloneFlags, Plan, StartError, Task, TaskDied, call, clone
 from taskclone._core import shared_start
 from taskclone.errors import TaskTerminated
 from taskclone.routes.shared import SharedHandle
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@contextmanager
-def no_descriptors_left() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    top = max(map(int, os.listdir("/proc/self/fd")))
-    filler = [os.dup(2) for _ in range(top + 4)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(filler) + 1, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        for fd in filler:
-            os.close(fd)
 
 
 def test_a_program_started_by_a_hosted_body_does_not_keep_the_interpreter_lock() -> None:

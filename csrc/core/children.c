@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bell.h"
 #include "error.h"
 #include "shared.h"
 #include "sys.h"
@@ -153,6 +154,8 @@ static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
 {
     if (self->status.source) return reap(self);
     if (!is_ours(self)) return -1;
+    /* Some event loops make descriptors that they watch so (libuv), and then waitid() does not wait: pidfd_open(2). */
+    int nonblocking = 0;
     for (;;) {
         if (reap(self)) return 1;
         struct tc_status looked = {0};
@@ -161,15 +164,16 @@ static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
         if (limit && !left.tv_sec && !left.tv_nsec) return 0;
         long err;
         Py_BEGIN_ALLOW_THREADS;
-        if (limit) {
+        if (limit || nonblocking) {
             struct pollfd p = {self->pidfd, POLLIN, 0};
-            err = TC_SYS(SYS_ppoll, &p, 1, &left, 0, 0);
+            err = TC_SYS(SYS_ppoll, &p, 1, limit, 0, 0);
         } else
             err = tc_waitid(P_PIDFD, self->pidfd, WEXITED | WNOWAIT | __WALL, &looked);
         Py_END_ALLOW_THREADS;
         if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
-        if (err < 0 && err != -EINTR && err != -ECHILD) {
-            tc_raise((int)-err, limit ? "ppoll" : "waitid");
+        nonblocking |= err == -EAGAIN;
+        if (err < 0 && err != -EINTR && err != -ECHILD && err != -EAGAIN) {
+            tc_raise((int)-err, limit || nonblocking ? "ppoll" : "waitid");
             return -1;
         }
     }
@@ -215,6 +219,13 @@ static PyObject *child_fileno(struct tc_child *self, PyObject *unused)
     return PyErr_Format(PyExc_ValueError,
                         "task %d has no pidfd: somebody else reaped it before one could be opened, or it is closed",
                         (int)self->pid);
+}
+
+/* bell(): a descriptor that is readable once it has ended. Not the pidfd: a loop may watch that for somebody else. */
+static PyObject *child_bell(struct tc_child *self, PyObject *unused)
+{
+    if (!is_ours(self)) return NULL;
+    return self->pidfd < 0 ? child_fileno(self, unused) : tc_bell_for_pidfd(self->pidfd);
 }
 
 void tc_child_close(struct tc_child *self)
@@ -267,6 +278,7 @@ static PyMethodDef child_methods[] = {
     {"raw_status", (PyCFunction)child_raw_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},
     {"send_signal", (PyCFunction)child_send_signal, METH_O, "send a signal through the pidfd"},
     {"fileno", (PyCFunction)child_fileno, METH_NOARGS, "the pidfd; ValueError when there is none"},
+    {"bell", (PyCFunction)child_bell, METH_NOARGS, "a Bell: readable once it has ended"},
     {"abandon", (PyCFunction)tc_child_abandon, METH_NOARGS, "nobody will ask for the outcome any more"},
     {0},
 };

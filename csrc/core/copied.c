@@ -223,14 +223,14 @@ static PyObject *copied_close(struct copied *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* outcome(): the shortest way for None; `unpack()`, in Python, for all else. */
-static PyObject *copied_outcome(struct copied *self, PyObject *unused)
+/* plain() -> (kind, None), or None where there is something to unpack. */
+static PyObject *copied_plain(struct copied *self, PyObject *unused)
 {
     (void)unused;
     if (self->page && !tc_child_is_copy(&self->child) && atomic_load(&self->page->done) &&
         self->page->kind == TC_KIND_NONE)
         return Py_NewRef(tc_nothing);
-    return PyObject_CallMethod((PyObject *)self, "unpack", NULL);
+    Py_RETURN_NONE;
 }
 
 /* check(): in the creator; raises StartError when a step of the child's setup failed. */
@@ -257,7 +257,7 @@ static PyMethodDef copied_methods[] = {
     {"left", (PyCFunction)copied_left, METH_NOARGS, "None or (kind, code)"},
     {"load", (PyCFunction)copied_load, METH_NOARGS, "load() -> (payload, [Mapping])"},
     {"close", (PyCFunction)copied_close, METH_NOARGS, "the outcome was taken: close the memory that it came in"},
-    {"outcome", (PyCFunction)copied_outcome, METH_NOARGS, "(kind, object), once done"},
+    {"plain", (PyCFunction)copied_plain, METH_NOARGS, "(kind, None) or None, once done"},
     {"check", (PyCFunction)copied_check, METH_NOARGS, "raise StartError when the child's setup failed"},
     {"abandon", (PyCFunction)copied_abandon, METH_NOARGS, "nobody will ask for the outcome any more"},
     {0},

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bell.h"
 #include "error.h"
 #include "interp.h"
 #include "spec.h"
@@ -20,17 +21,17 @@ typedef struct {
     unsigned generation;
 } SharedObject;
 
-static unsigned generation; /* counted up in the child of a fork: whose tasks these are */
+unsigned tc_generation;
 static PyTypeObject *shared_type;
 
-void tc_handles_after_fork(void) { generation++; }
+void tc_handles_after_fork(void) { tc_generation++; }
 
 PyObject *tc_handle_for(struct tc_task *task)
 {
     SharedObject *self = PyObject_GC_New(SharedObject, shared_type);
     if (!self) return NULL;
     self->task = task;
-    self->generation = generation;
+    self->generation = tc_generation;
     task->handles++;
     atomic_store(&task->orphan, 0);
     atomic_fetch_add(&task->references, 1);
@@ -38,26 +39,28 @@ PyObject *tc_handle_for(struct tc_task *task)
     return (PyObject *)self;
 }
 
-/* What is in the record is the task's while it runs. */
-static int settled(SharedObject *self) { return atomic_load(&self->task->state) >= TC_DONE && !self->task->ts; }
+/* What is in the record is the task's while it runs: the collector sees references from nowhere, and lets it be. Later
+ * they are visited through one handle only, or each would be counted twice. (True does not turn false under a
+ * collection: that holds the interpreter lock.) */
+static int owns_record(SharedObject *self)
+{
+    return atomic_load(&self->task->state) >= TC_DONE && self->task->handles == 1;
+}
 
 static int shared_traverse(SharedObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    /* Visited through one handle only, or the collector would count a reference twice. */
-    if (settled(self) && self->task->handles == 1) {
-        Py_VISIT(self->task->value);
-        Py_VISIT(self->task->exception);
-    }
+    if (!owns_record(self)) return 0;
+    PyObject **objects[] = {TC_OBJECTS(self->task)};
+    for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_VISIT(*objects[i]);
     return 0;
 }
 
 static int shared_clear(SharedObject *self)
 {
-    if (settled(self) && self->task->handles == 1) {
-        Py_CLEAR(self->task->value);
-        Py_CLEAR(self->task->exception);
-    }
+    if (!owns_record(self)) return 0;
+    PyObject **objects[] = {TC_OBJECTS(self->task)};
+    for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
     return 0;
 }
 
@@ -68,7 +71,7 @@ static void shared_dealloc(SharedObject *self)
     PyObject_GC_UnTrack(self);
     shared_clear(self);
     task->handles--;
-    if (self->generation != generation)
+    if (self->generation != tc_generation)
         tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
     else if (task->handles == 0) {
         /* The host says ENDED and then looks for orphans: one of us two sees the other. */
@@ -84,7 +87,7 @@ static void shared_dealloc(SharedObject *self)
 
 static int is_ours(SharedObject *self)
 {
-    if (self->generation == generation) return 1;
+    if (self->generation == tc_generation) return 1;
     PyErr_Format(PyExc_ChildProcessError, "task %d belongs to the process that forked this one", (int)self->task->pid);
     return 0;
 }
@@ -184,7 +187,19 @@ static PyObject *shared_state(SharedObject *self, void *unused)
 {
     (void)unused;
     /* In the child of a fork: the parent's, of which nothing more will be heard here. */
-    return PyLong_FromUnsignedLong(self->generation == generation ? atomic_load(&self->task->state) : TC_ENDED);
+    return PyLong_FromUnsignedLong(self->generation == tc_generation ? atomic_load(&self->task->state) : TC_ENDED);
+}
+
+/* plain() -> ("value", object), or None where there is more to say. */
+static PyObject *shared_plain(SharedObject *self, PyObject *unused)
+{
+    (void)unused;
+    static PyObject *kind;
+    if (!kind && !(kind = PyUnicode_InternFromString("value"))) return NULL;
+    struct tc_task *task = self->task;
+    int err, ran = atomic_load(&task->state) >= TC_DONE && atomic_load(&task->clean);
+    if (!ran || task->exception || tc_report_failed(&task->report, &err)) Py_RETURN_NONE;
+    return PyTuple_Pack(2, kind, task->value ? task->value : Py_None);
 }
 
 /* outcome() -> (kind, object, exit code) with kind "value", "exception" or "died"; only from DONE on. */
@@ -301,6 +316,18 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
     return PyLong_FromLong(fd);
 }
 
+/* bell(): a descriptor that is readable once the state is DONE. */
+static PyObject *shared_bell(SharedObject *self, PyObject *unused)
+{
+    if (!is_ours(self)) return NULL;
+    if (!self->task->thread || !(self->task->unshare & CLONE_FILES)) return tc_bell_for_task(self->task);
+    /* It could not ring: the kernel does, at its end. */
+    PyObject *pidfd = shared_fileno(self, unused);
+    if (!pidfd) return NULL;
+    Py_DECREF(pidfd);
+    return tc_bell_for_pidfd(atomic_load(&self->task->pidfd));
+}
+
 static PyObject *shared_get(SharedObject *self, void *what)
 {
     struct tc_task *task = self->task;
@@ -328,12 +355,14 @@ static PyMethodDef shared_methods[] = {
     {"wait_end", (PyCFunction)shared_wait_end, METH_VARARGS,
      "wait_end(timeout, linger): 1 ended, 0 timeout, 2 lingers"},
     {"started", (PyCFunction)shared_started, METH_NOARGS, "wait for the kernel's answer; the task's id"},
+    {"plain", (PyCFunction)shared_plain, METH_NOARGS, "(\"value\", object) or None"},
     {"outcome", (PyCFunction)shared_outcome, METH_NOARGS, "(kind, object, exit code)"},
     {"status", (PyCFunction)shared_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},
     {"death", (PyCFunction)shared_death, METH_NOARGS, "(crash record, Python stack, malloc stuck, killed by us)"},
     {"interrupt", (PyCFunction)shared_interrupt, METH_NOARGS, "raise TaskTerminated in the body"},
     {"look", (PyCFunction)shared_look, METH_VARARGS, "look(futex, write_fd, user): stop, see, perhaps kill"},
     {"fileno", (PyCFunction)shared_fileno, METH_NOARGS, "pidfd, made when it is first asked for"},
+    {"bell", (PyCFunction)shared_bell, METH_NOARGS, "a Bell: readable once the state is DONE"},
     {"send_signal", (PyCFunction)shared_send_signal, METH_O, "send a signal through the pidfd"},
     {0},
 };

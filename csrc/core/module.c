@@ -1,4 +1,5 @@
 /* taskclone._core: the method table and the init, nothing else. */
+#include "bell.h"
 #include "children.h"
 #include "copied.h"
 #include "interp.h"
@@ -46,9 +47,9 @@ static int fill(PyObject *module)
         return -1;
     }
     if (filled) return PyDict_Merge(PyModule_GetDict(module), filled, 0);
-    if (tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 || tc_mapping_ready(module) < 0 ||
-        tc_shared_ready(module) < 0 || tc_forks_init() < 0 || tc_death_init() < 0 || tc_body_init() < 0 ||
-        PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
+    if (tc_bell_ready(module) < 0 || tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 ||
+        tc_mapping_ready(module) < 0 || tc_shared_ready(module) < 0 || tc_forks_init() < 0 || tc_death_init() < 0 ||
+        tc_body_init() < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
         PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
         PyModule_AddIntConstant(module, "DONE", TC_DONE) < 0 || PyModule_AddIntConstant(module, "ENDED", TC_ENDED) < 0)
         return -1;

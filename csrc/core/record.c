@@ -105,7 +105,10 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
             tc_futex_wake(&task->state);
             break;
         }
-    if (state == TC_ENDED) tc_tell_watchers(task);
+    if (state == TC_ENDED) {
+        tc_tell_watchers(task);
+        tc_ring_bells(task);
+    }
     /* Where the descriptor is another table's, the burial closes it. */
     if (state == TC_ENDED && atomic_load(&task->orphan) && tc_own_files()) tc_task_close(task);
 }
@@ -138,8 +141,7 @@ void tc_bury_dead(void)
     for (struct tc_task *next; task; task = next) {
         next = task->grave;
         tc_post_mortem(task);
-        PyObject **objects[] = {&task->fn,        &task->args,  &task->kwargs, &task->context, &task->value,
-                                &task->exception, &task->stack, &task->cancel, &task->entry,   &task->setup};
+        PyObject **objects[] = {TC_OBJECTS(task), &task->cancel};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
         tc_task_close(task);
         free(task);

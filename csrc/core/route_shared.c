@@ -43,6 +43,8 @@ static void child_main(void *argument)
     /* After DONE the creator may let go of the record, but the host's reference holds it. In place the caller's wake
      * from the clone says it all. */
     if (!task->in_place) tc_task_publish(task, TC_DONE);
+    /* The host shall wake after all: it has bells to ring. */
+    if (task->lent && atomic_load(&task->bells)) TC_SYS(SYS_set_tid_address, &task->host->word);
     tc_exit_task(code);
 }
 

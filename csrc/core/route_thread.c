@@ -41,12 +41,6 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-void tc_ring(int eventfd)
-{
-    uint64_t one = 1;
-    if (eventfd >= 0) TC_SYS(SYS_write, eventfd, &one, sizeof one);
-}
-
 static int create(struct tc_task *task, size_t stack_size)
 {
     pthread_attr_t attributes;

@@ -25,6 +25,8 @@ static int reap_now(struct tc_task *task)
 void tc_take_status(struct tc_task *task)
 {
     int reaps = !task->spec.exit_signal, err;
+    /* What follows takes long where threads of a C library live on. */
+    if (atomic_load(&task->state) >= TC_DONE) tc_ring_bells(task);
     if (reaps && reap_now(task)) return;
     /* Not a zombie yet: a moment after its mm_release, or for long, where threads of a C library live on. */
     do err = tc_waitid(P_PID, task->pid, look, &task->status);

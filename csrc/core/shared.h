@@ -9,6 +9,7 @@
  *   route_thread.c  the same record and body, for a thread: TLS of its own, no host
  *   host.c          host threads, the pool of parked ones
  *   forks.c         what happens around a fork
+ *   bell.c          descriptors that tell event loops of an outcome
  *   settle.c        zombie, status and host of a task that has ended
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
@@ -29,6 +30,7 @@
 enum { TC_NEW, TC_STARTED, TC_DONE, TC_ENDED }; /* DONE: the outcome is there; ENDED: dead, and recovered from */
 
 struct tc_host;
+struct tc_bell;
 
 struct tc_task {
     struct tc_signals signals; /* what the task's TLS points to: first, so that a cast gives the task */
@@ -40,6 +42,8 @@ struct tc_task {
     struct tc_task *grave;                         /* list of those that the creator may free */
     struct tc_task *done_next;                     /* list of those that wait to be settled */
     _Atomic uint32_t state, waiters[TC_ENDED + 1]; /* waiters: by the state that they wait for */
+    _Atomic(struct tc_bell *) bells;               /* of those who await it in an event loop */
+    _Atomic uint32_t bells_lock;
     /* futex: 1 until the kernel has run mm_release() for a hosted task, or for a lent one whose body has ended */
     _Atomic uint32_t alive, watchers; /* watchers: those who sleep on it */
     _Atomic uint32_t clean;           /* the body ended and gave its thread state back */
@@ -69,6 +73,10 @@ struct tc_task {
     PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel, *setup;
     PyObject *entry; /* what threading.enumerate() shows for a thread */
 };
+/* What a record refers to, but for `cancel`, which an autopsy still wants. */
+#define TC_OBJECTS(task)                                                                                               \
+    &(task)->fn, &(task)->args, &(task)->kwargs, &(task)->context, &(task)->value, &(task)->exception, &(task)->stack, \
+        &(task)->setup, &(task)->entry
 
 /* Values of tc_host.word, a futex word.
  *
@@ -153,6 +161,10 @@ void tc_task_reaping(struct tc_task *task);
 extern __thread char tc_private TC_TLS;       /* anything */
 extern __thread char tc_private_files TC_TLS; /* its file table */
 
+/* bell.c */
+void tc_ring_bells(struct tc_task *task); /* DONE or ENDED has been set; raw system calls */
+void tc_ring(int eventfd);
+
 /* settle.c */
 void tc_task_finish(struct tc_task *task); /* by a lent task, at its clean end: system calls and atomics only */
 /* Takes the zombie of a lent task whose body has ended, and gives its host back. True when the task is ENDED. */
@@ -175,7 +187,6 @@ void tc_run_body(struct tc_task *task); /* on a fresh thread state */
 
 /* route_thread.c */
 PyObject *tc_thread_start(PyObject *module, PyObject *args);
-void tc_ring(int eventfd);
 
 /* death.c */
 void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */
@@ -194,6 +205,7 @@ int tc_may_start_thread(void); /* else with an exception */
 struct tc_task *tc_current_task(void);
 
 /* handle.c */
+extern unsigned tc_generation; /* counted up in the child of a fork: whose tasks these are */
 int tc_shared_ready(PyObject *module);
 void tc_handles_after_fork(void);
 /* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */

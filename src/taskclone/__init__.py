@@ -10,6 +10,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data
     capture     what a task writes, kept
+    awaiting    waiting for a task in an event loop
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
     traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
@@ -17,6 +18,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     routes/     the ways to carry a start out, one file each
     launch      clone() and call()
     faces/      shaped like the stdlib: executor
+    tracer/     what programs pass to clone, seen with ptrace
     bench/      what a launch costs
     doctor/     what this system lets taskclone do
     report/     draws and tabulates what these two have found

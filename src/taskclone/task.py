@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
+from _thread import RLock
+from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast
 
+from taskclone.awaiting import Bell, until_done
 from taskclone.capture import Captured
 from taskclone.errors import StartError, TaskDied, TaskError
 from taskclone.flags import CloneFlags, flag_names
@@ -55,8 +58,15 @@ class Handle(Protocol):
     def wait(self, timeout: float | None) -> bool:
         """Until it has ended and is reaped."""
 
+    def bell(self) -> Bell: ...
+    def plain(self) -> Outcome | None:
+        """Once done: the outcome, where that is a value and at hand. Any number of times, from any thread."""
+
     def outcome(self) -> Outcome:
-        """Once done. Raises StartError, TaskDied or OutcomeError where there is none."""
+        """Once done, and by one thread at a time; nobody asks again for what it has returned or raised.
+
+        Raises StartError, TaskDied or OutcomeError where there is none.
+        """
 
     def status(self) -> ExitStatus | None:
         """None while it runs."""
@@ -83,9 +93,25 @@ class Task(Generic[R]):
     """A task that was started: one handle, whatever it shares.
 
     As a context manager it waits when the block is left normally; when the block raises it terminates, then kills.
+
+    ``await task`` is ``task.result()`` that lets the event loop go on: under asyncio, with a loop that has add_reader
+    (the standard ones on Linux, uvloop), and under trio, and so under anyio. Nothing is done to the task when the await
+    is cancelled, and it may be awaited again, by several at once, and in several loops. No thread is needed for it.
+
+    A Task may be used by any thread of the process that started it.
     """
 
-    __slots__ = ("__weakref__", "_captured", "_handle", "_outcome", "_started_at", "_traceback", "plan", "route")
+    __slots__ = (
+        "__weakref__",
+        "_captured",
+        "_handle",
+        "_outcome",
+        "_started_at",
+        "_taking",
+        "_traceback",
+        "plan",
+        "route",
+    )
 
     plan: Plan
     """How it was started."""
@@ -99,6 +125,8 @@ class Task(Generic[R]):
         self.plan = plan
         self.route = route
         self._outcome: Outcome | None = None
+        # Reentrant: what is unpickled may ask for the very outcome.
+        self._taking = RLock()
         self._started_at = time.monotonic()
 
     # ---- who it is ----
@@ -220,19 +248,37 @@ class Task(Generic[R]):
             return self._outcome
         if not self._handle.wait_done(timeout):
             raise TimeoutError(f"{self._who()} has no result after {timeout:g} s")
-        outcome: Outcome
-        try:
-            outcome = self._handle.outcome()
-        except TaskError as error:
-            captured: Captured | None = getattr(self, "_captured", None)
-            if captured and isinstance(error, TaskDied):
-                error.last_words = captured.last_words()
-            # Without the traceback, which leads through this frame to the task, and so in a circle.
-            outcome = "exception", error.with_traceback(None)
-        if outcome[0] == "exception":
-            self._traceback: TracebackType | None = outcome[1].__traceback__
+        outcome = self._handle.plain()
+        if outcome is None:
+            return self._take_outcome()
         self._outcome = outcome
         return outcome
+
+    def _take_outcome(self) -> Outcome:
+        """Once, whichever threads ask: a copied one is unpickled, and each death has one exception."""
+        with self._taking:
+            if self._outcome is not None:
+                return self._outcome
+            outcome: Outcome
+            try:
+                outcome = self._handle.outcome()
+            except TaskError as error:
+                captured: Captured | None = getattr(self, "_captured", None)
+                if captured and isinstance(error, TaskDied):
+                    error.last_words = captured.last_words()
+                # Without the traceback, which leads through this frame to the task, and so in a circle.
+                outcome = "exception", error.with_traceback(None)
+            if outcome[0] == "exception":
+                self._traceback: TracebackType | None = outcome[1].__traceback__
+            self._outcome = outcome
+            return outcome
+
+    def __await__(self) -> Generator[Any, None, R]:
+        yield from until_done(self._handle).__await__()
+        try:
+            return self.result()
+        finally:
+            del self  # as in result()
 
     # ---- ending it ----
 

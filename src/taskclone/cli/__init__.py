@@ -1,4 +1,4 @@
-"""The command ``taskclone``: demo, bench, explain, doctor. Each is in a file of its own, imported when asked for."""
+"""The command ``taskclone``: api, bench, demo, doctor, explain. Each is in a file of its own, imported when asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-_COMMANDS = {"bench": "bench", "demo": "demo", "doctor": "doctor", "explain": "explain"}
+_COMMANDS = {"api": "api", "bench": "bench", "demo": "demo", "doctor": "doctor", "explain": "explain"}
 
 
 class _Lazy(click.Group):

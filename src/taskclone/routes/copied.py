@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskclone._core import Copied, copied_hooks, copied_start, flush_streams, threads_running
 from taskclone.childsetup import ChildSetup
-from taskclone.errors import OutcomeError, TaskTerminated
+from taskclone.errors import OutcomeError, TaskError, TaskTerminated
 from taskclone.flags import flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message
 from taskclone.parcel import leave, take
@@ -59,13 +59,15 @@ class CopiedHandle(ChildHandle, Copied):
                 self.cached = status = ExitStatus(left[1], None, source="record")
         return status
 
-    def unpack(self) -> Outcome:
-        """The outcome, where it is not simply None. The Task keeps it, and asks once."""
+    def outcome(self) -> Outcome:
         self.status()  # which may ask for what is left
         try:
-            return self._take()
-        finally:
+            outcome = self._take()
+        except TaskError:
             self.close()
+            raise
+        self.close()  # not where the unpickling was interrupted: it is done again
+        return outcome
 
     def _take(self) -> Outcome:
         left = self.left()

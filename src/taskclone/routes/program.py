@@ -42,12 +42,14 @@ class ProgramHandle(ChildHandle):
     __slots__ = ("program",)
     program: str
 
+    def plain(self) -> Outcome | None:
+        status = self.status()
+        return None if status is None or status.code is None else ("value", status.code)
+
     def outcome(self) -> Outcome:
         status = self.status()
         assert status is not None, "outcome() before the end"
-        if status.code is None:
-            raise died(f"program {self.program!r}, task {self.pid},", status)
-        return "value", status.code
+        raise died(f"program {self.program!r}, task {self.pid},", status)
 
 
 def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[int]:

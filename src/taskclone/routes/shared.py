@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskclone import _core
-from taskclone._core import DONE, ENDED, Shared, flush_streams, shared_start
+from taskclone._core import DONE, ENDED, Bell, Shared, flush_streams, shared_start
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name, status_from
@@ -167,11 +167,15 @@ class SharedHandle:
             return ExitStatus(code, None, rusage=status.rusage, source="record")
         return status
 
+    def bell(self) -> Bell:
+        return self.core.bell()
+
+    def plain(self) -> Outcome | None:
+        return self.core.plain()
+
     def outcome(self) -> Outcome:
         core = self.core
         kind, value, code = core.outcome()
-        if kind == "value":
-            return "value", value
         if kind == "exception":
             if not isinstance(value, SystemExit | KeyboardInterrupt):
                 return "exception", value

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskclone import _core
-from taskclone._core import DONE, ENDED, Shared, thread_start
+from taskclone._core import DONE, ENDED, Bell, Shared, thread_start
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import THREAD, CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name
@@ -186,10 +186,14 @@ class ThreadHandle:
             return None
         return ExitStatus(self.core.outcome()[2], None, source="record")
 
+    def bell(self) -> Bell:
+        return self.core.bell()
+
+    def plain(self) -> Outcome | None:
+        return self.core.plain()
+
     def outcome(self) -> Outcome:
-        kind, value, code = self.core.outcome()
-        if kind == "value":
-            return "value", value
+        _, value, code = self.core.outcome()
         if not isinstance(value, SystemExit | KeyboardInterrupt):
             return "exception", value
         raise died(f"thread {self.tid}", ExitStatus(code, None, source="record"), how=exit_message(value))
