@@ -87,12 +87,18 @@ PyObject *tc_children_forget(PyObject *module, PyObject *unused)
 
 /* ---- reaping ---------------------------------------------------------------------------------------------------- */
 
+static int wait_for(const struct tc_child *self, int options, struct tc_status *status)
+{
+    if (self->by_pid) return tc_waitid(P_PID, self->pid, options | __WALL, status);
+    return tc_waitid(P_PIDFD, self->pidfd, options | __WALL, status);
+}
+
 /* Takes the status if it is to be had now. With the interpreter lock held from the call to the store, two waiting
  * threads cannot both miss it. */
 static int reap(struct tc_child *self)
 {
     if (!self->status.source) {
-        int err = tc_waitid(P_PIDFD, self->pidfd, WEXITED | WNOHANG | __WALL, &self->status);
+        int err = wait_for(self, WEXITED | WNOHANG, &self->status);
         if (err == -ECHILD) tc_status_of_reaped(self->pidfd, &self->status);
     }
     if (!self->status.source) return 0;
@@ -134,7 +140,8 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
     self->owner = getpid();
     self->generation = generation;
     self->flags = flags;
-    if (pidfd < 0) self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
+    if (pidfd < 0 && !self->by_pid)
+        self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
     /* A task's own child, which the creator, whose memory this is, cannot wait for. */
     if (tc_current_task()) return;
     link_child((struct tc_child *)Py_NewRef(self), &running);
@@ -156,6 +163,7 @@ static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
     if (!is_ours(self)) return -1;
     /* Some event loops make descriptors that they watch so (libuv), and then waitid() does not wait: pidfd_open(2). */
     int nonblocking = 0;
+    struct timespec pause = {0, 200000}; /* without a pidfd there is nothing to sleep on with a limit but the clock */
     for (;;) {
         if (reap(self)) return 1;
         struct tc_status looked = {0};
@@ -164,11 +172,15 @@ static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
         if (limit && !left.tv_sec && !left.tv_nsec) return 0;
         long err;
         Py_BEGIN_ALLOW_THREADS;
-        if (limit || nonblocking) {
+        if (limit && self->by_pid) {
+            if (!limit->tv_sec && limit->tv_nsec < pause.tv_nsec) pause = *limit;
+            err = TC_SYS(SYS_nanosleep, &pause, 0);
+            if (pause.tv_nsec < 10000000) pause.tv_nsec *= 2;
+        } else if (limit || nonblocking) {
             struct pollfd p = {self->pidfd, POLLIN, 0};
             err = TC_SYS(SYS_ppoll, &p, 1, limit, 0, 0);
         } else
-            err = tc_waitid(P_PIDFD, self->pidfd, WEXITED | WNOWAIT | __WALL, &looked);
+            err = wait_for(self, WEXITED | WNOWAIT, &looked);
         Py_END_ALLOW_THREADS;
         if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
         nonblocking |= err == -EAGAIN;
@@ -203,11 +215,21 @@ static PyObject *child_raw_status(struct tc_child *self, PyObject *unused)
     return tc_status_tuple(&self->status);
 }
 
+/* With the interpreter lock, so that none of us reaps it meanwhile. What others have reaped is no child any more. */
+static long signal_by_pid(const struct tc_child *self, int sig)
+{
+    struct tc_status looked = {0};
+    int err = self->status.source ? -ECHILD : wait_for(self, WEXITED | WNOHANG | WNOWAIT, &looked);
+    return err ? (err == -ECHILD ? -ESRCH : err) : TC_SYS(SYS_kill, self->pid, sig);
+}
+
 static PyObject *child_send_signal(struct tc_child *self, PyObject *number)
 {
     long sig = PyLong_AsLong(number);
     if (sig == -1 && PyErr_Occurred()) return NULL;
-    long err = self->pidfd < 0 ? -ESRCH : TC_SYS(SYS_pidfd_send_signal, self->pidfd, sig, 0, 0);
+    long err = self->by_pid      ? signal_by_pid(self, (int)sig)
+               : self->pidfd < 0 ? -ESRCH
+                                 : TC_SYS(SYS_pidfd_send_signal, self->pidfd, sig, 0, 0);
     if (err < 0) return tc_raise((int)-err, "pidfd_send_signal");
     Py_RETURN_NONE;
 }
@@ -216,6 +238,12 @@ static PyObject *child_fileno(struct tc_child *self, PyObject *unused)
 {
     (void)unused;
     if (self->pidfd >= 0) return PyLong_FromLong(self->pidfd);
+    if (self->by_pid)
+        return tc_raise_named(
+            "UnsupportedOperation",
+            "task %d has no pidfd: pidfd_open is filtered here (a container's seccomp profile); wait() "
+            "and result() go by its pid",
+            (int)self->pid);
     return PyErr_Format(PyExc_ValueError,
                         "task %d has no pidfd: somebody else reaped it before one could be opened, or it is closed",
                         (int)self->pid);

@@ -13,7 +13,8 @@ struct tc_child {
     int pidfd;   /* -1: none */
     pid_t owner; /* whose child it is; 0: not started */
     char daemon;
-    unsigned generation;      /* see tc_child_is_copy() */
+    char by_pid;         /* no pidfd is to be had in this system: its pid names it, as long as nobody else reaps it */
+    unsigned generation; /* see tc_child_is_copy() */
     uint64_t flags, replaced; /* what the call was given; what it could not say and was done another way */
     struct tc_status status;
     PyObject *cached; /* what Python made of the status */

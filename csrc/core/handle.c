@@ -277,7 +277,7 @@ static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
     long sig = PyLong_AsLong(number);
     if (sig == -1 && PyErr_Occurred()) return NULL;
     long err = tc_task_signal(self->task, (int)sig);
-    if (err < 0) return tc_raise((int)-err, "pidfd_send_signal");
+    if (err < 0) return tc_raise((int)-err, err == -ENOSYS ? "pidfd_open" : "pidfd_send_signal");
     Py_RETURN_NONE;
 }
 
@@ -292,11 +292,17 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
     int fd = atomic_load(&task->pidfd), none = -1, rings = 0;
     const char *call = "pidfd_open";
     if (fd < 0) fd = tc_open_pidfd(task);
-    if (fd == -EINVAL && task->thread && task->unshare & CLONE_FILES)
+    int filtered = tc_pidfd_filtered(fd), no_thread = task->thread && (fd == -EINVAL || filtered);
+    if (filtered && (!task->thread || task->unshare & CLONE_FILES))
+        return tc_raise_named("UnsupportedOperation",
+                              "task %d can have no pidfd: pidfd_open is filtered here (a container's seccomp profile); "
+                              "wait() and result() do without, and exit_signal=SIGCHLD gives a process one from birth",
+                              (int)task->pid);
+    if (no_thread && task->unshare & CLONE_FILES)
         return tc_raise_named("UnsupportedOperation",
                               "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
                               "cannot ring an eventfd of the creator");
-    if (fd == -EINVAL && task->thread) {
+    if (no_thread) {
         call = "eventfd2";
         fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
         rings = fd >= 0;

@@ -149,14 +149,15 @@ static int fork_into(struct copied *self, const struct tc_spec *spec, PyObject *
     }
     int err = errno;
     int pidfd = pid < 0 ? -1 : (int)TC_SYS(SYS_pidfd_open, pid, 0);
-    if (pid > 0 && (pidfd >= 0 || pidfd == -ESRCH)) {
+    self->child.by_pid = (char)tc_pidfd_filtered(pidfd);
+    if (pid > 0 && (pidfd >= 0 || pidfd == -ESRCH || self->child.by_pid)) {
         atomic_store(&self->page->creator_ready, 1);
         tc_futex_wake(&self->page->creator_ready);
     }
     PyOS_AfterFork_Parent();
     if (pid < 0) return tc_raise_step(TC_STEP_FORK, err), -1;
     /* ESRCH: reaped by somebody else already (SIGCHLD ignored, a foreign wait in a handler). */
-    if (pidfd < 0 && pidfd != -ESRCH) {
+    if (pidfd < 0 && pidfd != -ESRCH && !self->child.by_pid) {
         /* No descriptor left, say: a task without one could not be waited for safely. It is our unreaped child. */
         kill(pid, SIGKILL);
         reap(pid);

@@ -4,6 +4,7 @@
 #ifndef TC_SYS_H
 #define TC_SYS_H
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <stdatomic.h>
@@ -30,6 +31,9 @@ struct tc_clone_words {
     uint64_t parent_tid, child_tid, tls;
 };
 long tc_clone(uint64_t flags, void *top, const struct tc_clone_words *words, void (*fn)(void *), void *arg);
+
+/* pidfd_open() that is kept back by a filter: of itself it has none of these errors. */
+static inline int tc_pidfd_filtered(long answer) { return answer == -ENOSYS || answer == -EPERM || answer == -EACCES; }
 
 /* Shared futexes, never FUTEX_PRIVATE_FLAG: a word may lie in memory that two processes map, and the kernel's own
  * wake for CLONE_CHILD_CLEARTID is a shared one; shared and private waiters of one address do not see each other. */

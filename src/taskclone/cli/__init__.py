@@ -1,4 +1,4 @@
-"""The command ``taskclone``: api, bench, demo, doctor, explain. Each is in a file of its own, imported when asked for."""
+"""The command ``taskclone``: api, bench, demo, doctor, explain. Each in a file of its own, imported when asked for."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from concurrent import futures
 from time import monotonic as _now
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from taskclone.errors import FlagError, StartError
+from taskclone.errors import FlagError, StartError, UnsupportedOperation
 from taskclone.flags import PROCESS, CloneFlags
 from taskclone.launch import check, end_task
 from taskclone.plan import Plan
@@ -271,7 +271,7 @@ class _Pool:
             self._settle(one, None)
         except StartError as error:
             self._settle(one, error)
-        except OSError as error:  # no descriptor to be had: nobody could see its end
+        except (OSError, UnsupportedOperation) as error:  # no descriptor to be had: nobody could see its end
             self._end(one, error)
         else:
             self._by_fd[fd] = one
