@@ -83,9 +83,10 @@ try: task.send_signal(signal.SIGKILL)
 except ProcessLookupError: pass
 else: raise AssertionError("sent")
 assert task.result(10) == 0, "its page is there"
-assert task.wait(10).lost
+assert (task.wait(10).source, task.status.code) == ("record", 0), "its own word"
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-assert clone(int).wait(10).lost
+assert clone(sys.exit, 3).wait(10).code == 3
+assert clone(os.abort).wait(10).lost
 nothing_left()
 """,
         world,

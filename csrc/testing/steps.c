@@ -245,6 +245,20 @@ static void step_handlers(char **argv)
     say_status();
 }
 
+static void never(int sig) { (void)sig; }
+
+/* clear_handlers [by_clone3]: of three signals one is handled, one ignored, one left. */
+static void step_clear_handlers(char **argv)
+{
+    struct tc_spec spec = blank();
+    if (!argv[0]) spec.emulated = CLONE_CLEAR_SIGHAND;
+    signal(SIGUSR1, never);
+    signal(SIGUSR2, SIG_IGN);
+    signal(SIGRTMAX, never);
+    say("error", tc_step_clear_handlers(&spec));
+    say_status();
+}
+
 static void step_handlers_with_sighand(char **argv)
 {
     (void)argv;
@@ -376,6 +390,7 @@ static const struct command {
     {"altstack", step_altstack},
     {"fatal_handlers", step_fatal_handlers},
     {"handlers", step_handlers},
+    {"clear_handlers", step_clear_handlers},
     {"handlers_with_sighand", step_handlers_with_sighand},
     {"name", step_name},
     {"rseq", step_rseq},

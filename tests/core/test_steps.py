@@ -225,6 +225,15 @@ def test_the_terminals_signals_do_nothing(steps: Steps, name: str) -> None:
     assert bits(seen, "SigIgn", number) == [not handled]
 
 
+def test_handlers_are_reset_by_calls_where_clone_could_not_say_it(steps: Steps) -> None:
+    numbers = (signal.SIGUSR1, signal.SIGRTMAX)
+    seen = steps("clear_handlers")
+    assert (seen["error"], int(seen["SigCgt"], 16)) == ("0", 0)
+    assert bits(seen, "SigIgn", signal.SIGUSR2) == [True]
+    seen = steps("clear_handlers", "by_clone3")
+    assert bits(seen, "SigCgt", *numbers) == [True, True], "nothing was left to it"
+
+
 def test_with_sighand_no_handler_is_touched(steps: Steps) -> None:
     seen = steps("handlers_with_sighand")
     assert (seen["error"], int(seen["SigCgt"], 16)) == ("0", 0)
