@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <structmember.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -84,6 +85,7 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
     self->pid = pid;
     self->pidfd = pidfd;
     self->owner = getpid();
+    self->generation = tc_generation;
     self->flags = flags;
     if (pidfd < 0) self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
     /* A task's own child, which the creator, whose memory this is, cannot wait for. */
@@ -97,7 +99,7 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
 
 static int is_ours(struct tc_child *self)
 {
-    if (getpid() == self->owner) return 1;
+    if (getpid() == self->owner && self->generation == tc_generation) return 1;
     PyErr_Format(PyExc_ChildProcessError, "task %d is a child of process %d, not of this one", (int)self->pid,
                  (int)self->owner);
     return 0;
@@ -172,9 +174,14 @@ static PyObject *child_fileno(struct tc_child *self, PyObject *unused)
                         (int)self->pid);
 }
 
+int tc_child_may_close(const struct tc_child *self)
+{
+    return !tc_borrowed_files || !self->owner || self->generation == tc_generation;
+}
+
 void tc_child_close(struct tc_child *self)
 {
-    if (self->pidfd >= 0) close(self->pidfd);
+    if (self->pidfd >= 0 && tc_child_may_close(self)) close(self->pidfd);
     self->pidfd = -1;
 }
 
@@ -182,10 +189,11 @@ void tc_child_close(struct tc_child *self)
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
 {
     (void)unused;
-    if (self->owner && self->owner != getpid() && !tc_current_task())
-        tc_child_close(self);                   /* our copy of the descriptor, in the child of a fork */
-    else if (self->owner && !tc_current_task()) /* in a task: it is no child of ours */
+    if (!self->owner || tc_current_task()) Py_RETURN_NONE; /* in a task: it is no child of ours */
+    if (self->owner == getpid() && self->generation == tc_generation)
         reap(self);
+    else
+        tc_child_close(self); /* our copy of the descriptor, in the child of a fork */
     Py_RETURN_NONE;
 }
 
@@ -209,6 +217,7 @@ PyObject *tc_child_new(PyTypeObject *type, int daemon)
     if (!self) return NULL;
     self->pidfd = -1;
     self->daemon = (char)daemon;
+    self->exit_signal = SIGCHLD;
     self->cached = Py_NewRef(Py_None);
     return (PyObject *)self;
 }
@@ -229,6 +238,7 @@ static PyMemberDef child_members[] = {
     {"tid", T_INT, offsetof(struct tc_child, pid), READONLY, "the same"},
     {"owner", T_INT, offsetof(struct tc_child, owner), READONLY, "process whose child it is"},
     {"flags", T_ULONGLONG, offsetof(struct tc_child, flags), READONLY, "flags that the kernel was given"},
+    {"exit_signal", T_INT, offsetof(struct tc_child, exit_signal), READONLY, "signal to the creator at its end, or 0"},
     {"daemon", T_BOOL, offsetof(struct tc_child, daemon), READONLY, "ended at the interpreter's exit"},
     {"cached", T_OBJECT, offsetof(struct tc_child, cached), 0, "the ExitStatus, or None"},
     {0},

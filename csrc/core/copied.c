@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -20,7 +21,7 @@ static void close_record(struct copied *self)
 {
     if (self->page) munmap(self->page, PAGE);
     self->page = NULL;
-    if (self->fd >= 0) close(self->fd);
+    if (self->fd >= 0 && tc_child_may_close(&self->child)) close(self->fd);
     self->fd = -1;
 }
 
@@ -229,15 +230,18 @@ static PyObject *copied_check(struct copied *self, PyObject *unused)
     (void)unused;
     if (!record_open(self)) return NULL;
     int err;
-    enum tc_step step = tc_report_failed(&self->page->report, &err);
+    enum tc_step step = tc_report_failed(&self->page->start.report, &err);
     if (step) return tc_raise_step(step, err);
     Py_RETURN_NONE;
 }
 
 static PyObject *copied_abandon(struct copied *self, PyObject *unused)
 {
-    close_record(self);
-    return tc_child_abandon(&self->child, unused);
+    PyObject *done = tc_child_abandon(&self->child, unused);
+    /* A task that shares our descriptors would write its outcome into whatever had the number by then. */
+    int writes = self->child.flags & CLONE_FILES && self->child.listed;
+    if (!writes) close_record(self);
+    return done;
 }
 
 static PyMethodDef copied_methods[] = {

@@ -20,17 +20,14 @@ typedef struct {
     unsigned generation;
 } SharedObject;
 
-static unsigned generation; /* counted up in the child of a fork: whose tasks these are */
 static PyTypeObject *shared_type;
-
-void tc_handles_after_fork(void) { generation++; }
 
 PyObject *tc_handle_for(struct tc_task *task)
 {
     SharedObject *self = PyObject_GC_New(SharedObject, shared_type);
     if (!self) return NULL;
     self->task = task;
-    self->generation = generation;
+    self->generation = tc_generation;
     task->handles++;
     atomic_store(&task->orphan, 0);
     atomic_fetch_add(&task->references, 1);
@@ -68,9 +65,9 @@ static void shared_dealloc(SharedObject *self)
     PyObject_GC_UnTrack(self);
     shared_clear(self);
     task->handles--;
-    if (self->generation != generation)
-        tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
-    else if (task->handles == 0) {
+    if (self->generation != tc_generation) {
+        if (!tc_borrowed_files) tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
+    } else if (task->handles == 0) {
         /* The host says ENDED and then looks for orphans: one of us two sees the other. */
         atomic_store(&task->orphan, 1);
         if (atomic_load(&task->state) == TC_ENDED && tc_own_files()) tc_task_close(task);
@@ -84,7 +81,7 @@ static void shared_dealloc(SharedObject *self)
 
 static int is_ours(SharedObject *self)
 {
-    if (self->generation == generation) return 1;
+    if (self->generation == tc_generation) return 1;
     PyErr_Format(PyExc_ChildProcessError, "task %d belongs to the process that forked this one", (int)self->task->pid);
     return 0;
 }
@@ -184,7 +181,7 @@ static PyObject *shared_state(SharedObject *self, void *unused)
 {
     (void)unused;
     /* In the child of a fork: the parent's, of which nothing more will be heard here. */
-    return PyLong_FromUnsignedLong(self->generation == generation ? atomic_load(&self->task->state) : TC_ENDED);
+    return PyLong_FromUnsignedLong(self->generation == tc_generation ? atomic_load(&self->task->state) : TC_ENDED);
 }
 
 /* outcome() -> (kind, object, exit code) with kind "value", "exception" or "died"; only from DONE on. */
