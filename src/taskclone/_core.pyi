@@ -3,6 +3,9 @@ from typing import Any, Literal, TypeVar, final
 
 from typing_extensions import Buffer
 
+FORK: int
+RELAY: int
+BARE: int
 NEW: int
 STARTED: int
 DONE: int
@@ -10,6 +13,8 @@ ENDED: int
 
 _Setup = tuple[bytes | None, int, int, int | None, int, bool, tuple[int, int, int]]
 """cwd, ignored signals, defaulted ones, signal mask, parent-death signal, close_fds, stdin stdout stderr."""
+_How = tuple[int, int, int, bool, int]
+"""form of a copy, flags, exit signal; bare: whether other threads are refused, and how many of them are harmless."""
 _RawStatus = tuple[int, int, int, tuple[Any, ...] | None]
 
 class Child:
@@ -17,6 +22,7 @@ class Child:
     tid: int
     owner: int
     flags: int
+    exit_signal: int
     daemon: bool
     cached: Any
     def wait(self, timeout: float | None, /) -> bool: ...
@@ -81,9 +87,14 @@ def copied_start(
     kwargs: dict[str, Any] | None,
     setup: _Setup | None = None,
     prepare: Callable[[], object] | None = None,
+    how: _How | None = None,
+    leave_out: tuple[Any, ...] = (),
     /,
 ) -> _Copied: ...
 def flush_streams() -> None: ...
+def fork_start(
+    type: type[_Child], how: _How | None, setup: _Setup | None, prepare: Callable[[], object] | None, /
+) -> _Child | None: ...
 def hosts_end() -> None: ...
 def in_task() -> bool: ...
 def kcmp(pid1: int, pid2: int, type: int, index1: int = 0, index2: int = 0, /) -> int: ...

@@ -20,7 +20,7 @@ from taskclone.errors import FlagError, StartError
 from taskclone.flags import PROCESS, CloneFlags
 from taskclone.launch import check, end_task
 from taskclone.plan import Plan
-from taskclone.routes import copied
+from taskclone.routes import copying
 from taskclone.task import Task, check_timeout
 
 __all__ = ["Executor"]
@@ -151,7 +151,7 @@ class _Pool:
         if os.getpid() != self._owner:  # before the lock, which a fork may have left locked
             raise RuntimeError(f"this executor belongs to process {self._owner}: a task or a fork cannot submit to it")
         if self._copies:
-            copied.warn_of_threads()
+            copying.warn_of_threads()
         with self._lock:
             if self._closed or _exiting:
                 when = "at the interpreter's exit" if _exiting else "after shutdown"
@@ -204,7 +204,7 @@ class _Pool:
         if not call.future.set_running_or_notify_cancel():
             return
         task: Task[Any] | BaseException
-        with copied.quiet():  # submit() has warned
+        with copying.quiet():  # submit() has warned
             try:
                 task = call.context.run(self._plan.start, call.fn, *call.args, **call.kwargs)
             except BaseException as error:
@@ -336,7 +336,7 @@ def _tell(future: futures.Future[Any], value: object, error: BaseException | Non
 
 def _own_thread(name: str, body: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=body, name=name)
-    copied.own_threads.add(thread)
+    copying.own_threads.add(thread)
     thread.start()
     return thread
 

@@ -22,8 +22,7 @@ class ChildHandle(Child):
 
     @property
     def granted(self) -> Granted:
-        """The exit signal is SIGCHLD: by fork's own word, or because execve sets it."""
-        return Granted(CloneFlags(self.flags), signal.SIGCHLD)
+        return Granted(CloneFlags(self.flags), self.exit_signal)
 
     def status(self) -> ExitStatus | None:
         if self.cached is None:

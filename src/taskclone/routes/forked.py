@@ -1,0 +1,53 @@
+"""The raw form of the copied route: a copy that goes on where its creator is, and ends as it likes."""
+
+from __future__ import annotations
+
+import _thread
+import errno
+
+from taskclone._core import BARE, fork_start, threads_running
+from taskclone.errors import FlagError
+from taskclone.flags import CloneFlags, flag_names
+from taskclone.outcome import Outcome, died
+from taskclone.plan import Plan
+from taskclone.routes import copying, setup
+from taskclone.routes.children import ChildHandle
+from taskclone.task import Task
+
+NAME = "copied"
+
+_NEVER = int(CloneFlags.VM | CloneFlags.THREAD | CloneFlags.VFORK)
+
+
+def check(plan: Plan) -> None:
+    never = plan.bits & _NEVER
+    if never:
+        raise FlagError(
+            errno.EINVAL,
+            f"fork() cannot have {flag_names(never)}: both go on from the same call, each on a stack of its own, so "
+            "memory must be copied and the creator must not sleep; clone() runs a function with these flags",
+            "fork-goes-on-in-both",
+        )
+    copying.check(NAME, plan)
+
+
+class ForkedHandle(ChildHandle):
+    """A child that has gone on from the call."""
+
+    __slots__ = ()
+
+    def outcome(self) -> Outcome:
+        status = self.status()
+        assert status is not None, "outcome() before the end"
+        if status.code is None:
+            raise died(f"task {self.pid}", status)
+        return "value", status.code
+
+
+def start(plan: Plan) -> Task[int] | None:
+    how = copying.how_of(plan)
+    if how[0] != BARE and (_thread._count() or threads_running()):
+        copying.warn_of_threads()
+    with setup.steps(plan) as (steps, _):
+        handle = fork_start(ForkedHandle, how, steps, copying.prepare_of(plan))
+    return None if handle is None else Task(handle, plan, NAME)
