@@ -283,8 +283,7 @@ int tc_copy_from(PyObject *how, struct tc_copy *copy)
     if (how != Py_None) {
         unsigned long long flags, exit_signal;
         if (!PyTuple_Check(how)) return PyErr_BadArgument(), -1;
-        if (!PyArg_ParseTuple(how, "iKKpi:how", &form, &flags, &exit_signal, &copy->careful, &copy->harmless))
-            return -1;
+        if (!PyArg_ParseTuple(how, "iKKp:how", &form, &flags, &exit_signal, &copy->careful)) return -1;
         if (form < TC_FORK || form > TC_BARE) return PyErr_BadArgument(), -1;
         spec->flags = flags;
         spec->exit_signal = exit_signal;

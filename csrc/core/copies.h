@@ -34,7 +34,7 @@ int tc_copy(struct tc_copy *copy);
 /* In the copy: signals are welcome. */
 void tc_copy_ready(const struct tc_copy *copy);
 
-/* Form, flags, exit signal and so on, as Python gives them: (form, flags, exit signal, careful, harmless threads). */
+/* The form as Python gives it: None, or (form, flags, exit signal, careful). 0, or -1 with an exception. */
 int tc_copy_from(PyObject *how, struct tc_copy *copy);
 
 #endif

@@ -28,7 +28,8 @@ PyObject *tc_fork_start(PyObject *module, PyObject *args)
     PyObject *type, *how, *setup;
     struct tc_spec spec = {0};
     struct tc_copy copy = {.spec = &spec};
-    if (!PyArg_ParseTuple(args, "O!OOO:fork_start", &PyType_Type, &type, &how, &setup, &copy.prepare) ||
+    if (!PyArg_ParseTuple(args, "O!OOOi:fork_start", &PyType_Type, &type, &setup, &copy.prepare, &how,
+                          &copy.harmless) ||
         tc_setup_from(setup, &spec) < 0)
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)type, tc_child_type))

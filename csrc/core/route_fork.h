@@ -4,7 +4,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* fork_start(type, how, setup, prepare) -> an object of that type, which is Child or derived from it; None in the copy.
+/* fork_start(type, setup, prepare, how, harmless threads) -> an object of that type, which is Child or derived from it;
+ * None in the copy.
  */
 PyObject *tc_fork_start(PyObject *module, PyObject *args);
 

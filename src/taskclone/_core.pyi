@@ -13,8 +13,8 @@ ENDED: int
 
 _Setup = tuple[bytes | None, int, int, int | None, int, bool, tuple[int, int, int]]
 """cwd, ignored signals, defaulted ones, signal mask, parent-death signal, close_fds, stdin stdout stderr."""
-_How = tuple[int, int, int, bool, int]
-"""form of a copy, flags, exit signal; bare: whether other threads are refused, and how many of them are harmless."""
+_How = tuple[int, int, int, bool]
+"""form of a copy, flags, exit signal, whether a bare one is refused beside other threads."""
 _RawStatus = tuple[int, int, int, tuple[Any, ...] | None]
 
 class Child:
@@ -88,12 +88,18 @@ def copied_start(
     setup: _Setup | None = None,
     prepare: Callable[[], object] | None = None,
     how: _How | None = None,
-    leave_out: tuple[Any, ...] = (),
+    leave_out: Sequence[Any] = (),
+    harmless_threads: int = 0,
     /,
 ) -> _Copied: ...
 def flush_streams() -> None: ...
 def fork_start(
-    type: type[_Child], how: _How | None, setup: _Setup | None, prepare: Callable[[], object] | None, /
+    type: type[_Child],
+    setup: _Setup | None,
+    prepare: Callable[[], object] | None,
+    how: _How,
+    harmless_threads: int,
+    /,
 ) -> _Child | None: ...
 def hosts_end() -> None: ...
 def in_task() -> bool: ...

@@ -123,7 +123,9 @@ class Plan:
     has_setup: bool = field(default=False, init=False, repr=False, compare=False)
     """Whether there are steps to take: a setup, or a stream."""
     plain: bool = field(default=False, init=False, repr=False, compare=False)
-    """Neither flags nor a word on how memory is copied."""
+    """Neither flags nor setup, nor a word on how memory is copied."""
+    how: Any = field(default=None, init=False, repr=False, compare=False)
+    """What the copied route keeps of it, so that it is worked out once: see routes.copying."""
     routes: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What launch has chosen for functions (False) and programs (True)."""
 
@@ -152,7 +154,7 @@ class Plan:
             raise TypeError(f"daemon must be True or False, not {self.daemon!r}")
         streams = self.stdin, self.stdout, self.stderr
         object.__setattr__(self, "has_setup", self.setup != NOTHING or any(s is not None for s in streams))
-        object.__setattr__(self, "plain", not (self.bits or self.bare or self.leave_out))
+        object.__setattr__(self, "plain", not (self.bits or self.has_setup or self.bare or self.leave_out))
 
     @property
     def flag_set(self) -> CloneFlags:
@@ -170,6 +172,9 @@ class Plan:
 
     def start(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]:
         """Starts a task that calls ``fn(*args, **kwargs)``; ``fn`` may also be a program's argv, without arguments."""
+        route = self.routes.get(False)
+        if route is not None and callable(fn):  # the same, by fewer functions: see launch.clone
+            return route.start(self, fn, args, kwargs or None)  # type: ignore[no-any-return]
         if _starter is None:
             raise RuntimeError("taskclone.launch is not imported")
         return _starter(self, fn, args, kwargs or None)

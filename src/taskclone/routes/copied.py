@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from taskclone._core import BARE, Copied, copied_hooks, copied_start, flush_streams, threads_running
+from taskclone._core import Copied, copied_hooks, copied_start, flush_streams, threads_running
 from taskclone.errors import OutcomeError, TaskError, TaskTerminated
 from taskclone.outcome import ExitStatus, Outcome, died, exit_code_of, exit_message
 from taskclone.parcel import leave, take
@@ -70,40 +70,20 @@ class CopiedHandle(ChildHandle, Copied):
 
 
 def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[Any]:
-    if not plan.plain:
-        return _start_otherwise(plan, fn, args, kwargs)
-    if _thread._count() or threads_running():  # besides the main thread
-        copying.warn_of_threads()
+    # Few functions on the plain ways: in a program that copies itself each one is some page faults.
     name = None if plan.name is None else os.fsencode(plan.name)
-    if plan.has_setup:
-        with setup.steps(plan) as (steps, captured):
-            handle = copied_start(
-                CopiedHandle, name, plan.daemon, fn, args, kwargs, steps, copying.prepare_of(plan), None
-            )
-        return setup.capturing(Task(handle, plan, NAME), captured)
-    return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
-
-
-def _start_otherwise(
-    plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> Task[Any]:
-    """A relay, a bare copy, or one that something is left out of."""
-    how = copying.how_of(plan)
-    if how[0] != BARE and (_thread._count() or threads_running()):
-        copying.warn_of_threads()
-    name = None if plan.name is None else os.fsencode(plan.name)
+    if plan.plain:
+        if _thread._count() or threads_running():
+            copying.look_at_threads(plan)
+        return Task(copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs), plan, NAME)
+    if plan.bare and not plan.has_setup and not plan.bits:
+        handle = copied_start(CopiedHandle, name, plan.daemon, fn, args, kwargs, None, None, plan.how, plan.leave_out)
+        return Task(handle, plan, NAME)
     with setup.steps(plan) as (steps, captured):
+        harmless = copying.look_at_threads(plan)
+        prepare = copying.prepare_of(plan)
         handle = copied_start(
-            CopiedHandle,
-            name,
-            plan.daemon,
-            fn,
-            args,
-            kwargs,
-            steps,
-            copying.prepare_of(plan),
-            how,
-            tuple(plan.leave_out),
+            CopiedHandle, name, plan.daemon, fn, args, kwargs, steps, prepare, plan.how, plan.leave_out, harmless
         )
     return setup.capturing(Task(handle, plan, NAME), captured)
 

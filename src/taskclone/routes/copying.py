@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from taskclone._core import _How
 
-__all__ = ["check", "how_of", "own_threads", "prepare_of", "quiet", "warn_of_threads"]
+__all__ = ["check", "look_at_threads", "own_threads", "prepare_of", "quiet", "warn_of_threads"]
 
 _F = CloneFlags
 _CARRIED = int(
@@ -39,7 +39,7 @@ _FORMS = {"fork": FORK, "relay": RELAY, "bare": BARE}
 
 
 def check(route: str, plan: Plan) -> None:
-    """Raises UnsupportedOperation for what no copy carries."""
+    """Raises UnsupportedOperation for what no copy carries, and works out ``plan.how``."""
     if plan.bits & _F.PARENT:
         raise unsupported(
             route, "PARENT: the task would be its creator's sibling, for which it cannot wait", "leave it out"
@@ -52,17 +52,22 @@ def check(route: str, plan: Plan) -> None:
     if plan.stack_size is not None:
         raise unsupported(route, "stack_size: the stack is copied with the memory")
     setup.require(route, plan)
+    exit_signal = 0
+    if form == "bare":
+        exit_signal = default_exit_signal(form) if plan.exit_signal is None else plan.exit_signal
+    how: _How = _FORMS[form], plan.bits, exit_signal, not plan.bare
+    object.__setattr__(plan, "how", how)
 
 
-def how_of(plan: Plan) -> _How:
-    """The form of the copy, as the core takes it."""
-    form = form_of(plan.bits, plan.bare)
-    if form != "bare":
-        return _FORMS[form], plan.bits, 0, True, 0
-    exit_signal = plan.exit_signal
-    if exit_signal is None:
-        exit_signal = default_exit_signal(form)
-    return _FORMS[form], plan.bits, exit_signal, not plan.bare, 0 if plan.bare else _harmless_threads()
+def look_at_threads(plan: Plan) -> int:
+    """Before a copy: the warning where there are others, which a bare copy does not give. It is refused by the core,
+    which has to know the number of those that do not matter; that is returned."""
+    form, _, _, careful = plan.how
+    if form != BARE:
+        if _thread._count() or threads_running():  # besides the main thread
+            warn_of_threads()
+        return 0
+    return _harmless_threads() if careful else 0
 
 
 # ---- other threads --------------------------------------------------------------------------------------------------

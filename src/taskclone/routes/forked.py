@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import errno
 
-from taskclone._core import BARE, fork_start, threads_running
+from taskclone._core import fork_start
 from taskclone.errors import FlagError
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import Outcome, died
@@ -45,9 +44,7 @@ class ForkedHandle(ChildHandle):
 
 
 def start(plan: Plan) -> Task[int] | None:
-    how = copying.how_of(plan)
-    if how[0] != BARE and (_thread._count() or threads_running()):
-        copying.warn_of_threads()
     with setup.steps(plan) as (steps, _):
-        handle = fork_start(ForkedHandle, how, steps, copying.prepare_of(plan))
+        harmless = copying.look_at_threads(plan)
+        handle = fork_start(ForkedHandle, steps, copying.prepare_of(plan), plan.how, harmless)
     return None if handle is None else Task(handle, plan, NAME)
