@@ -85,7 +85,8 @@ static _Noreturn void run_copied(struct copied *self, const struct tc_copy *copy
 {
     PyObject *set = set_sigterm(copy);
     tc_copy_ready(copy);
-    PyObject *value = set ? PyObject_Call(fn, args, kwargs) : NULL;
+    /* What was blocked until now must not wait for the end of a body that is one call in C. */
+    PyObject *value = set && PyErr_CheckSignals() == 0 ? PyObject_Call(fn, args, kwargs) : NULL;
     if (value == Py_None && tc_flush_streams(NULL, NULL)) {
         self->page->kind = TC_KIND_NONE;
         atomic_store(&self->page->done, 1);

@@ -212,7 +212,7 @@ def _again(kind: type[Plan], values: dict[str, Any]) -> Plan:
     return kind(**values)
 
 
-def _check_buffers(value: object) -> _Buffers:
+def _check_buffers(value: object) -> tuple[Buffer, ...]:
     if not isinstance(value, list | tuple):  # a bytearray is a sequence, too
         raise TypeError(f"leave_out must be a list of buffers, not {type(value).__name__}")
     for one in value:
@@ -224,7 +224,7 @@ def _check_buffers(value: object) -> _Buffers:
             raise ValueError(
                 f"leave_out: a {type(one).__name__} in pieces cannot be left out; name what it is a part of"
             )
-    return _Buffers(value)
+    return _Buffers(value) if value else ()
 
 
 def _encoded(name: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import Final
 from taskclone.flags import Call, CloneFlags
 from taskclone.rule import Rule
 
-__all__ = ["SETUP_RULES"]
+__all__ = ["PLAN_RULES", "SETUP_RULES"]
 
 _F = CloneFlags
 _BOTH: tuple[Call, ...] = ("clone", "clone3")
@@ -54,6 +54,10 @@ SETUP_RULES: Final[tuple[Rule, ...]] = (
         "shares memory, for which the kernel keeps one out-of-memory score and charges one control group",
         "leave CLONE_VM or {setup} out: limits on memory need memory that is copied",
     ),
+)
+
+PLAN_RULES: Final[tuple[Rule, ...]] = (
+    *SETUP_RULES,
     Rule(
         id="vm-copy",
         calls=_BOTH,
