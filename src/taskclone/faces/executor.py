@@ -16,8 +16,9 @@ from concurrent import futures
 from time import monotonic as _now
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from taskclone.errors import FlagError, StartError
-from taskclone.flags import PROCESS, CloneFlags
+from taskclone.errors import FlagError, StartError, UnsupportedOperation
+from taskclone.flags import PROCESS, CloneFlags, flag_names
+from taskclone.forms import form_of
 from taskclone.launch import check, end_task
 from taskclone.plan import Plan
 from taskclone.routes import copying
@@ -83,6 +84,11 @@ class Executor(futures.Executor):
                 "executor-needs-no-vfork",
             )
         check(plan)
+        if not plan.bits & CloneFlags.VM and form_of(plan.bits) == "bare":
+            raise UnsupportedOperation(
+                f"{flag_names(plan.bits)} without VM makes bare copies, which are refused beside other threads, and an "
+                "executor has one; share memory too, or leave these flags out"
+            )
         self._pool = _Pool(max_workers, plan, timeout)
         # Without a last word of its user the executor ends when it is collected, after the calls that it has.
         self._forgotten = weakref.finalize(self, self._pool.close)
