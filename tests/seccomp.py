@@ -15,6 +15,7 @@ _COLUMN = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 _NUMBERS = {
     "rt_sigaction": (13, 134), "chdir": (80, 49), "sigaltstack": (131, 132), "prctl": (157, 167), "dup3": (292, 24),
     "rseq": (334, 293), "execve": (59, 221), "close_range": (436, 436), "seccomp": (317, 277),
+    "clone3": (435, 435), "clone": (56, 220), "unshare": (272, 97),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -134,8 +135,21 @@ static void await_relay(struct tc_copy *copy, pid_t middle)
     reap(middle); /* with VFORK it sleeps in the kernel until the new task is done with its memory */
 }
 
+/* After unshare or setns the task in the middle would be in another PID namespace, perhaps as its init, with which all
+ * further children of the creator would die. (Without /proc the middle finds out for itself.) */
+static int children_go_elsewhere(void)
+{
+    char own[64], theirs[64];
+    ssize_t n = readlink("/proc/thread-self/ns/pid", own, sizeof own);
+    if (n < 0) return 0;
+    /* One that has no init yet has no name either. */
+    return readlink("/proc/thread-self/ns/pid_for_children", theirs, sizeof theirs) != n ||
+           memcmp(own, theirs, (size_t)n) != 0;
+}
+
 static int by_relay(struct tc_copy *copy)
 {
+    if (children_go_elsewhere()) return tc_report_failure(&copy->start->report, TC_STEP_RELAY, ESRCH), 0;
     before_fork();
     int err = tc_leave_out(copy->left_out);
     pid_t middle = err ? -1 : fork();
