@@ -24,35 +24,33 @@ static void await_creator(struct tc_handshake *start, const struct tc_spec *spec
 }
 
 /* The steps of a setup, and what of it is Python's: os.environ, and signal's own table of handlers. 0 or -errno. */
-static int set_up(struct tc_copy *copy)
+static int set_up(const struct tc_copy *copy)
 {
-    struct tc_handshake *start = copy->start;
     int err = tc_run_steps(copy->spec, tc_copied_steps);
     if (!err && copy->prepare != Py_None && !PyObject_CallNoArgs(copy->prepare)) {
         err = PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
         PyErr_Print(); /* the record has room for a number only */
-        tc_report_failure(&start->report, TC_STEP_ENVIRONMENT, -err);
+        tc_report_failure(&copy->start->report, TC_STEP_ENVIRONMENT, -err);
     }
-    atomic_store(&start->set_up, 1);
-    tc_futex_wake(&start->set_up);
     return err;
 }
 
 static void begin(struct tc_copy *copy)
 {
     struct tc_spec *spec = copy->spec;
-    if (copy->form != TC_BARE) await_creator(copy->start, spec);
-    if (copy->held) {
-        copy->unheld = spec->sigmask;
-        spec->sigmask |= copy->held;
+    struct tc_handshake *start = copy->start;
+    uint64_t mask = spec->sigmask;
+    if (copy->form != TC_BARE) await_creator(start, spec);
+    spec->sigmask |= copy->held;
+    int failed = spec->awaited ? set_up(copy) : 0;
+    if (!failed && copy->handle) copy->handle(copy);
+    if (copy->held) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
+    if (spec->awaited) {
+        atomic_store(&start->set_up, 1);
+        tc_futex_wake(&start->set_up);
     }
-    if (spec->awaited && set_up(copy)) _exit(255); /* the record says which step */
+    if (failed) _exit(255); /* the record says which step */
     if (spec->creator_pidfd >= 0 && !(spec->flags & CLONE_FILES) && !spec->close_fds) close(spec->creator_pidfd);
-}
-
-void tc_copy_ready(const struct tc_copy *copy)
-{
-    if (copy->held) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &copy->unheld, 0, sizeof copy->unheld);
 }
 
 /* ---- in the creator --------------------------------------------------------------------------------------------- */

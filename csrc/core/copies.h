@@ -15,10 +15,11 @@ enum tc_form { TC_FORK, TC_RELAY, TC_BARE };
 
 struct tc_copy {
     enum tc_form form;
-    int careful;     /* bare: the interpreter's own steps around a fork are taken, and other threads refused */
-    int harmless;    /* bare: threads that Python knows of and that hold no lock now */
-    uint64_t held;   /* relay, bare: signals that stay blocked until tc_copy_ready() */
-    uint64_t unheld; /* the mask from then on */
+    int careful;   /* bare: the interpreter's own steps around a fork are taken, and other threads refused */
+    int harmless;  /* bare: threads that Python knows of and that hold no lock now */
+    uint64_t held; /* relay, bare: signals that stay blocked in the copy until they are handled */
+    /* In the copy, after the steps: handles them. It may leave an exception. NULL: there is nothing to handle. */
+    void (*handle)(const struct tc_copy *copy);
     struct tc_spec *spec;
     struct tc_handshake *start;
     PyObject *prepare; /* called in the copy after the steps, or None */
@@ -31,8 +32,6 @@ struct tc_copy {
 
 /* 1 in the copy, whose setup is done; 0 in the creator; -1 with an exception in the creator: there is no copy. */
 int tc_copy(struct tc_copy *copy);
-/* In the copy: signals are welcome. */
-void tc_copy_ready(const struct tc_copy *copy);
 
 /* The form as Python gives it: None, or (form, flags, exit signal, careful). 0, or -1 with an exception. */
 int tc_copy_from(PyObject *how, struct tc_copy *copy);

@@ -65,28 +65,25 @@ PyObject *tc_flush_streams(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* A new reference, or NULL with an exception. */
-static PyObject *set_sigterm(const struct tc_copy *copy)
+static void handle_sigterm(const struct tc_copy *copy)
 {
-    if ((copy->spec->ignored | copy->spec->defaulted) & SIGTERM_BIT) return Py_NewRef(Py_None);
+    if ((copy->spec->ignored | copy->spec->defaulted) & SIGTERM_BIT) return;
     PyObject *set = PyObject_Call(hooks.signal, hooks.arguments, NULL);
-    if (set || copy->form != TC_BARE || copy->careful || !PyErr_ExceptionMatches(PyExc_ValueError)) return set;
+    Py_XDECREF(set);
+    if (set || copy->form != TC_BARE || copy->careful || !PyErr_ExceptionMatches(PyExc_ValueError)) return;
     /* To the interpreter, which was not told of the copy, the main thread is another one; that one alone may handle
      * signals, and is not here. */
     PyErr_Clear();
     signal(SIGTERM, SIG_DFL);
-    return Py_NewRef(Py_None);
 }
 
 /* From the copy to the end. In C for the body that returns None: a copied task pays for each page that it writes to,
  * reference counts are writes, and Python functions are spread over many pages. */
-static _Noreturn void run_copied(struct copied *self, const struct tc_copy *copy, PyObject *fn, PyObject *args,
-                                 PyObject *kwargs)
+static _Noreturn void run_copied(struct copied *self, PyObject *fn, PyObject *args, PyObject *kwargs)
 {
-    PyObject *set = set_sigterm(copy);
-    tc_copy_ready(copy);
     /* What was blocked until now must not wait for the end of a body that is one call in C. */
-    PyObject *value = set && PyErr_CheckSignals() == 0 ? PyObject_Call(fn, args, kwargs) : NULL;
+    int called = !PyErr_Occurred() && PyErr_CheckSignals() == 0;
+    PyObject *value = called ? PyObject_Call(fn, args, kwargs) : NULL;
     if (value == Py_None && tc_flush_streams(NULL, NULL)) {
         self->page->kind = TC_KIND_NONE;
         atomic_store(&self->page->done, 1);
@@ -106,7 +103,7 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
     (void)module;
     PyObject *type, *fn, *fn_args, *kwargs, *setup = Py_None, *how = Py_None, *leave_out = NULL;
     struct tc_spec spec = {0};
-    struct tc_copy copy = {.spec = &spec, .prepare = Py_None, .held = SIGTERM_BIT};
+    struct tc_copy copy = {.spec = &spec, .prepare = Py_None, .held = SIGTERM_BIT, .handle = handle_sigterm};
     int daemon;
     if (!PyArg_ParseTuple(args, "O!O&pOO!O|OOOO!i:copied_start", &PyType_Type, &type, tc_bytes_or_none, &spec.name,
                           &daemon, &fn, &PyTuple_Type, &fn_args, &kwargs, &setup, &copy.prepare, &how, &PyTuple_Type,
@@ -129,7 +126,7 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
         spec.kept_fd = self->fd;
         made = tc_copy(&copy);
     }
-    if (made == 1) run_copied(self, &copy, fn, fn_args, kwargs == Py_None ? NULL : kwargs);
+    if (made == 1) run_copied(self, fn, fn_args, kwargs == Py_None ? NULL : kwargs);
     if (made < 0)
         Py_CLEAR(self);
     else {
