@@ -16,7 +16,7 @@ _NUMBERS = {
     "rt_sigaction": (13, 134), "chdir": (80, 49), "sigaltstack": (131, 132), "prctl": (157, 167), "dup3": (292, 24),
     "rseq": (334, 293), "execve": (59, 221), "close_range": (436, 436), "seccomp": (317, 277),
     "ioctl": (16, 29), "pidfd_open": (434, 434), "ptrace": (101, 117), "process_vm_readv": (310, 270),
-    "clone3": (435, 435),
+    "clone3": (435, 435), "clone": (56, 220), "unshare": (272, 97),
 }  # fmt: skip
 
 

@@ -10,10 +10,11 @@
 struct tc_child {
     PyObject_HEAD
     pid_t pid;
-    int pidfd;   /* -1: none */
-    pid_t owner; /* whose child it is; 0: not started */
+    int pidfd;           /* -1: none */
+    pid_t owner;         /* whose child it is; 0: not started */
+    unsigned generation; /* of the owner: a copy in a PID namespace of its own may have the same id */
     char daemon;
-    unsigned generation; /* see tc_child_is_copy() */
+    int exit_signal; /* SIGCHLD, unless whoever starts it says another */
     uint64_t flags;
     struct tc_status status;
     PyObject *cached; /* what Python made of the status */
@@ -28,7 +29,9 @@ void tc_child_dealloc(PyObject *self);
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused);
 void tc_child_close(struct tc_child *self);
 /* In the child of a fork: the parent's. */
-int tc_child_is_copy(struct tc_child *self);
+int tc_child_is_copy(const struct tc_child *self);
+/* False in a copy that shares descriptors with the creator, whose child it is: the numbers are the creator's too. */
+int tc_child_may_close(const struct tc_child *self);
 /* From now on there is something to wait for. */
 void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags);
 PyObject *tc_children_running(PyObject *module, PyObject *unused);

@@ -30,6 +30,9 @@ static inline void *tc_thread_pointer(void)
     return tp;
 }
 
+/* How far below the thread pointer libc's descriptor of the thread begins. */
+static inline long tc_thread_descriptor(long size) { return size; }
+
 /* No restorer: the kernel returns through the vDSO. */
 #define TC_SA_RESTORER 0ul
 #define tc_sigreturn ((void (*)(void))0)

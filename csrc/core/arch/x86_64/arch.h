@@ -30,6 +30,9 @@ static inline void *tc_thread_pointer(void)
     return tp;
 }
 
+/* How far below the thread pointer libc's descriptor of the thread begins. */
+static inline long tc_thread_descriptor(long size) { return (void)size, 0; }
+
 /* The kernel's sigaction takes a restorer here, and insists on it. */
 #define TC_SA_RESTORER 0x04000000ul
 void tc_sigreturn(void);
