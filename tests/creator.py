@@ -9,6 +9,10 @@ import sys
 
 import pytest
 
+from proc import SLOWNESS
+
+TIMEOUT = 20 * SLOWNESS
+"""Seconds that a creator has."""
 PRELUDE = """
 import os, signal, sys, threading, time
 from taskclone import *
@@ -30,12 +34,12 @@ def start(script: str, *options: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Its exit status, stdout and stderr; after 20 s it is ended, with all that it has started."""
+    """Its exit status, stdout and stderr; after TIMEOUT it is ended, with all that it has started."""
     try:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=TIMEOUT)
         pytest.fail(f"it hung; stdout: {out!r}, stderr: {err!r}")
     return process.returncode, out, err
 

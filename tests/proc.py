@@ -16,7 +16,10 @@ from taskclone import Task, _core, clone
 WALL = 0x40000000
 """__WALL of waitid(2), which Python does not name: children of every kind, whatever their exit signal."""
 
-PATIENCE = 10.0
+SLOWNESS = float(os.environ.get("TASKCLONE_TEST_SLOWNESS", "1"))
+"""How many times slower than an ordinary one this machine is; the emulator of tests/kernels says so."""
+
+PATIENCE = 10.0 * SLOWNESS
 """Seconds after which something that should come by itself is taken for missing."""
 
 

@@ -18,6 +18,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     routes/     the ways to carry a start out, one file each
     launch      clone() and call()
     faces/      shaped like the stdlib: executor
+    tracer/     what programs pass to clone, seen with ptrace
     bench/      what a launch costs; report/ draws it
     cli/        the command
 

@@ -11,6 +11,7 @@ import pytest
 
 import taskclone
 from taskclone import _core, errors
+from taskclone.tracer import _ptrace
 
 PACKAGE = Path(taskclone.__file__).parent
 
@@ -72,23 +73,31 @@ def test_the_package_is_typed() -> None:
 
 def stub_names(body: list[ast.stmt]) -> set[str]:
     names = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    return names | {n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    names |= {n.target.id for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return {
+        name for name in names if not name.startswith("_") or name == "__init__"
+    }  # the others are types of the stub
 
 
 def public_names(value: Any) -> set[str]:
     return {name for name in vars(value) if not name.startswith("_")}
 
 
-def test_the_stub_is_what_the_extension_has() -> None:
-    body = ast.parse((PACKAGE / "_core.pyi").read_text()).body
-    assert stub_names(body) == public_names(_core)
+EXTENSIONS = pytest.mark.parametrize(("extension", "stub"), [(_core, "_core.pyi"), (_ptrace, "tracer/_ptrace.pyi")])
+
+
+@EXTENSIONS
+def test_the_stub_is_what_the_extension_has(extension: Any, stub: str) -> None:
+    body = ast.parse((PACKAGE / stub).read_text()).body
+    assert stub_names(body) == public_names(extension)
     for node in body:
         if isinstance(node, ast.ClassDef):
-            assert stub_names(node.body) - {"__init__"} == public_names(getattr(_core, node.name)), node.name
+            assert stub_names(node.body) - {"__init__"} == public_names(getattr(extension, node.name)), node.name
 
 
-def test_every_object_of_the_extension_has_a_docstring() -> None:
-    assert [name for name in public_names(_core) if name.islower() and not getattr(_core, name).__doc__] == []
+@EXTENSIONS
+def test_every_object_of_the_extension_has_a_docstring(extension: Any, stub: str) -> None:
+    assert [name for name in public_names(extension) if name.islower() and not getattr(extension, name).__doc__] == []
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

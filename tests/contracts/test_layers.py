@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 ORDER = [
     "_core", "errors", "flags", "flagdoc", "rule", "setuprules", "rules", "explain", "childsetup", "capture",
     "awaiting", "plan", "outcome", "traces", "culprit", "salvage", "parcel", "task", "routes", "launch", "faces",
-    "__init__", "bench", "report", "cli",
+    "__init__", "tracer", "bench", "report", "cli",
 ]  # fmt: skip
 """From the bottom, which is at the top of the layout, to the faces."""
 
@@ -92,6 +92,13 @@ def test_the_routes_do_not_know_each_other() -> None:
         assert others <= {"routes.children", "routes.setup"}, path.name
 
 
+def test_the_instruments_know_neither_each_other_nor_the_faces() -> None:
+    """The cases of the benchmarks measure the faces."""
+    for own, others in (("tracer", {"bench", "faces"}), ("bench", {"tracer"})):
+        for path in (PACKAGE / own).rglob("*.py"):
+            assert not {name.split(".")[0] for name in imported_by(path)} & others, path.name
+
+
 def test_every_file_is_named_in_the_layout() -> None:
     layout = taskclone.__doc__ or ""
     words = set(layout.replace("(", " ").split())
@@ -113,7 +120,7 @@ def test_importing_the_package_loads_neither_faces_nor_instruments() -> None:
     script = "import sys, taskclone; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
     loaded = set(done.stdout.split())
-    above = tuple(f"taskclone.{name}" for name in ("faces", "bench", "report", "cli"))
+    above = tuple(f"taskclone.{name}" for name in ("faces", "tracer", "bench", "report", "cli"))
     assert {name for name in loaded if name.startswith(above)} == set()
     heavy = {"click", "rich", "matplotlib", "numpy", "psutil", "pyperf", "asyncio", "multiprocessing"}
     assert loaded & (heavy | {"concurrent.futures", "logging"}) == set()

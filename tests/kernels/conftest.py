@@ -4,7 +4,7 @@ import errno
 import os
 
 import pytest
-from kernel_oracle import ORDINARY_USER, Oracle, Question, compile_oracle
+from kernel_oracle import ORDINARY_USER, Oracle, Question, find_oracle
 
 from taskclone.flags import CloneFlags
 
@@ -15,8 +15,8 @@ GATE = [Question("clone3", 0), Question("clone", 0, 17), Question("unshare", Clo
 
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
-    """Compiled once. A system-call filter is no kernel: where one hides clone3 or unshare there is nothing to ask."""
-    oracle = compile_oracle(tmp_path_factory.mktemp("oracle"))
+    """A system-call filter is no kernel: where one hides clone3 or unshare there is nothing to ask."""
+    oracle = find_oracle(tmp_path_factory.mktemp("oracle"))
     filtered = [
         str(question)
         for question, answer in zip(GATE, oracle.ask(GATE), strict=True)

@@ -38,9 +38,9 @@ def pairs_on_every_base() -> Iterator[FlagSet]:
 class Generator:
     """The kinds of random sets. Legal means: by the rules of clone3, on this kernel, privileges apart."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, legal_sets: int = LEGAL_SETS) -> None:
         self._random = random.Random(seed)
-        self._legal = [self._make_legal() for _ in range(LEGAL_SETS)]
+        self._legal = [self._make_legal() for _ in range(legal_sets)]
 
     def legal(self) -> int:
         """Any of the legal sets that were made at the beginning: making one takes long."""
@@ -100,19 +100,20 @@ def put_to_each_call(asked: FlagSet) -> list[Question]:
     ]
 
 
-def flag_sets(seed: int, networks: int) -> list[FlagSet]:
-    """More than 10,000 different random sets behind the pairs on every base.
+def flag_sets(seed: int, networks: int, parts: int = 1) -> list[FlagSet]:
+    """More than 10,000 different random sets behind the pairs on every base, or one of so many ``parts`` of that.
 
     Of those that any call takes, as root, ``networks`` keep their NEWNET; the others lose it.
     """
-    generator = Generator(seed)
+    generator = Generator(seed, LEGAL_SETS // parts)
+    networks //= parts
     found: dict[FlagSet, None] = {}
     for asked in itertools.chain(
-        pairs_on_every_base(),
-        generator.single_neighbours(90),
-        generator.double_neighbours(250, 15),
-        generator.signals(16),
-        generator.anything(2000),
+        itertools.islice(pairs_on_every_base(), 0, None, parts),
+        generator.single_neighbours(90 // parts),
+        generator.double_neighbours(250 // parts, 15),
+        generator.signals(-(-16 // parts)),
+        generator.anything(2000 // parts),
     ):
         if asked in found:
             continue

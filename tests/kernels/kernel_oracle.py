@@ -1,7 +1,4 @@
-"""The running kernel as the judge of the rules: questions, and csrc/testing/rules_oracle.c, which really asks them.
-
-Compiled here and not by meson: these tests are to run on other kernels too, from the source tree alone.
-"""
+"""The running kernel as the judge of the rules: questions, and csrc/testing/rules_oracle.c, which really asks them."""
 
 from __future__ import annotations
 
@@ -12,15 +9,16 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
+from proc import SLOWNESS
 from taskclone.flags import Call, CloneFlags, flag_names
-from taskclone.rule import Argument, Rule, has_sys_admin
+from taskclone.rule import Argument, Rule, has_sys_admin, running_kernel
 from taskclone.rules import Context, broken
 
 SOURCE = Path(__file__).parents[2] / "csrc" / "testing" / "rules_oracle.c"
 ORDINARY_USER = 65534
-TIMEOUT = 120
+TIMEOUT = 120 * SLOWNESS
 """Seconds that the oracle has; 45,000 questions take it 10 at most."""
 NO_SUCH_ID = 3
 """The oracle's exit status where it cannot become the ordinary user: in a user namespace without that id."""
@@ -78,7 +76,7 @@ class Oracle:
 
     def exists(self) -> bool:
         """Whether these tests may become that user."""
-        done = subprocess.run(self.command(), input="", capture_output=True, text=True, timeout=20)
+        done = subprocess.run(self.command(), input="", capture_output=True, text=True, timeout=20 * SLOWNESS)
         assert done.returncode in (0, NO_SUCH_ID), done.stderr
         return done.returncode == 0
 
@@ -125,13 +123,24 @@ def no_task_is_left_of(leader: int) -> None:
     assert not found, found
 
 
-def compile_oracle(folder: Path) -> Oracle:
-    """The program, made by the machine's compiler."""
+def find_oracle(folder: Path) -> Oracle:
+    """The program out of the testing build; without one it is compiled into ``folder``."""
+    if "TASKCLONE_BUILD" in os.environ:
+        return Oracle(Path(os.environ["TASKCLONE_BUILD"], "csrc", "testing", "rules_oracle"))
     program = folder / "rules_oracle"
     compiler = os.environ.get("CC", "cc").split()
     flags = ["-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([*compiler, *flags, "-o", program, SOURCE], check=True)
     return Oracle(program)
+
+
+T = TypeVar("T")
+
+
+def thinned(items: Sequence[T]) -> Sequence[T]:
+    """All of them; in an emulated machine every so manieth, another choice on each kernel."""
+    step = max(1, round(SLOWNESS / 3))
+    return items[sum(running_kernel()) % step :: step]
 
 
 def is_taken(rules: Sequence[Rule]) -> bool:

@@ -18,6 +18,7 @@ from flag_sets import (
 )
 from kernel_oracle import Oracle, Question, hold_against
 
+from proc import SLOWNESS
 from taskclone.flags import Call, CloneFlags
 from taskclone.rule import running_kernel
 from taskclone.rules import RULES, Context, broken
@@ -26,11 +27,12 @@ F = CloneFlags
 SEED = 20_260_711
 NETWORKS = 200
 """Accepted sets with NEWNET: a network namespace takes long to go away."""
+about_the_sets = pytest.mark.skipif(SLOWNESS > 1, reason="about the sets, of which an emulated machine asks a part")
 
 
 @pytest.fixture(scope="module")
 def sets() -> list[FlagSet]:
-    return flag_sets(SEED, NETWORKS)
+    return flag_sets(SEED, NETWORKS, parts=max(1, round(SLOWNESS)))
 
 
 def of_call(sets: Iterable[FlagSet], call: Call) -> list[Question]:
@@ -46,6 +48,7 @@ def test_kernel_and_rules_agree(user: Oracle, sets: list[FlagSet], call: Call) -
     assert hold_against(user, questions, networks=NETWORKS) > 0.9 * len(questions)
 
 
+@about_the_sets
 def test_the_sets_are_what_they_claim_to_be(sets: list[FlagSet]) -> None:
     certain = set(pairs_on_every_base())
     chance = set(sets) - certain
@@ -61,6 +64,7 @@ def test_the_sets_are_what_they_claim_to_be(sets: list[FlagSet]) -> None:
     assert all(any(asked.flags & base == base for asked in chance) for base in BASES)
 
 
+@about_the_sets
 def test_network_namespaces_are_few(sets: list[FlagSet]) -> None:
     taken = [
         asked for asked in sets if asked.flags & F.NEWNET and any(map(is_taken_from_root, put_to_each_call(asked)))
@@ -68,6 +72,7 @@ def test_network_namespaces_are_few(sets: list[FlagSet]) -> None:
     assert 100 < len(taken) <= NETWORKS
 
 
+@about_the_sets
 def test_the_same_seed_makes_the_same_sets_and_another_makes_others() -> None:
     first, again, other = (list(Generator(seed).signals(1)) for seed in (SEED, SEED, SEED + 1))
     assert first == again
@@ -81,6 +86,7 @@ OTHER_SITUATIONS = {
 """Rules that flags alone do not break: test_rules_kernel.py asks about them."""
 
 
+@about_the_sets
 @pytest.mark.parametrize("call", ["clone3", "clone", "unshare"])
 def test_every_rule_decides_about_some_of_the_sets(sets: list[FlagSet], call: Call) -> None:
     """So that a rule that is missing or wrong would be seen: without it, the answer to these would be another."""

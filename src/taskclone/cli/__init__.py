@@ -1,4 +1,4 @@
-"""The command ``taskclone``: demo, bench, explain. Each is in a file of its own, imported when asked for."""
+"""The command ``taskclone``: api, bench, demo, explain. Each is in a file of its own, imported when asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-_COMMANDS = {"bench": "bench", "demo": "demo", "explain": "explain"}
+_COMMANDS = {"api": "api", "bench": "bench", "demo": "demo", "explain": "explain"}
 
 
 class _Lazy(click.Group):
