@@ -81,13 +81,17 @@ def test_several_awaits_of_one_task(loop: Loop, flags: F) -> None:
             async def wait() -> str:
                 return await task
 
+            given_up: list[int] = []
+
             async def give_up() -> str:
                 with pytest.raises(TimeoutError):
                     await loop.at_most(0.01, task)
+                given_up.append(1)
                 return "given up"
 
             async def let_go() -> str:
-                await loop.sleep(0.05)
+                while len(given_up) < 3:
+                    await loop.sleep(0.001)
                 release()
                 return "let go"
 

@@ -93,9 +93,9 @@ def test_an_exit_signal_for_a_thread_is_refused() -> None:
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (F.FILES, "VM"),
-        (F.FS | F.SYSVSEM, "VM"),
-        (F.NEWUSER, "VM"),
+        (F.PARENT, "PARENT"),
+        (F.FILES | F.PARENT, "PARENT"),
+        (F.SETTLS, "SETTLS"),
         (F.VM | F.PARENT, "PARENT"),
         (F.VM | F.SETTLS, "SETTLS"),
         (F.VM | F.CHILD_CLEARTID, "CHILD_CLEARTID"),

@@ -18,8 +18,17 @@ from taskclone.capture import LAST_WORDS
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 F = CloneFlags
-ROUTES = pytest.mark.parametrize(("route", "flags"), [("copied", 0), ("shared", "VM"), ("in_place", "VM|VFORK"),
-                                                      ("program", 0)])  # fmt: skip
+ROUTES = pytest.mark.parametrize(
+    ("route", "flags"),
+    [
+        ("copied", 0),
+        ("copied", "VFORK"),
+        ("copied", "UNTRACED"),
+        ("shared", "VM"),
+        ("in_place", "VM|VFORK"),
+        ("program", 0),
+    ],
+)
 
 
 def speak() -> None:

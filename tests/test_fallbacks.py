@@ -197,6 +197,74 @@ nothing_left()
 """)
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_copies_by_relay_and_bare(bare: bool) -> None:
+    """A relay's flags are those of the task in the middle, which tells them to the creator."""
+    check(f"""
+signal.signal(signal.SIGWINCH, lambda *_: None)
+creator_pid = os.getpid()
+def body(): return os.getpid(), os.getppid(), shared_between(creator_pid, os.getpid()) - {{"IO", "SYSVSEM"}}, caught()
+for flags in ("PIDFD", "PIDFD|PARENT_SETTID", "VFORK", "VFORK|PIDFD", "CLEAR_SIGHAND", "CLEAR_SIGHAND|VFORK"):
+    task = clone(body, flags=flags, bare={bare})
+    pid, parent, shared, handled = task.result(10)
+    assert (task.pid, parent) == (pid, creator_pid), (task.pid, pid, parent)
+    assert shared == set()
+    cleared = "CLEAR_SIGHAND" in flags
+    assert bool(handled >> (signal.SIGWINCH - 1) & 1) != cleared, (flags, handled)
+    assert ("CLEAR_SIGHAND" in names(task)) == cleared
+    assert not task.granted.flags & F.CLEAR_SIGHAND and task.granted.flags & F.CHILD_SETTID
+    assert bool(task.granted.flags & F.PARENT) == (not {bare})
+    assert os.readlink(f"/proc/self/fd/{{task.fileno()}}").startswith("anon_inode:[pidfd]")
+    assert task.wait(10).code == 0 and task.status.rusage
+    if "PARENT_SETTID" in flags: assert names(task) == {{"PARENT_SETTID"}} if {bare} else {{"PIDFD"}}
+task = clone(time.sleep, 100, flags="PIDFD", bare={bare})
+task.kill()
+assert task.status.signal == signal.SIGKILL
+try: clone(int, flags="PIDFD", bare={bare}, setup=ChildSetup(cwd="/no/such"))
+except StartError as error: assert error.step == "chdir", error
+else: raise AssertionError("started")
+nothing_left()
+""")
+
+
+def test_bare_copies_share_what_they_are_asked_to() -> None:
+    check("""
+creator_pid = os.getpid()
+def body(): return shared_between(creator_pid, os.getpid()) - {"IO", "SYSVSEM"}
+for flags in ("FILES", "FS", "FILES|FS|PIDFD|PARENT_SETTID", "FS|VFORK"):
+    with clone(body, flags=flags, exit_signal=signal.SIGCHLD) as task:
+        assert task.result(10) == set(flags.split("|")) & {"FILES", "FS"}, flags
+    assert task.granted.exit_signal == signal.SIGCHLD
+nothing_left()
+""")
+
+
+def test_raw_forks() -> None:
+    check("""
+for flags in ("", "PIDFD", "CLEAR_SIGHAND", "FS"):
+    task = fork(flags)
+    if task is None: os._exit(5)
+    assert task.result(10) == 5, flags
+    assert ("CLEAR_SIGHAND" in names(task)) == (flags == "CLEAR_SIGHAND")
+nothing_left()
+""")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("bare", [False, True])
+def test_copies_in_namespaces(bare: bool) -> None:
+    check(f"""
+def body(): return os.readlink("/proc/self/ns/uts"), os.getpid()
+with clone(body, flags="NEWUTS|NEWPID", bare={bare}) as task:
+    uts, pid = task.result(10)
+    assert uts != os.readlink("/proc/self/ns/uts") and pid == 1 != task.pid
+try: clone(body, flags="NEWTIME", bare={bare})
+except StartError as error: assert (error.step, error.errno) == ("clone3", errno.ENOSYS)
+else: raise AssertionError("started")
+nothing_left()
+""")
+
+
 def test_an_executor() -> None:
     check("""
 for flags in (PROCESS, SHARED, THREAD):
@@ -248,7 +316,14 @@ else: raise AssertionError("started")
 
 
 @pytest.mark.parametrize(
-    ("body", "flags"), [("['true']", "NEWUTS"), ("int", "VM|FILES|NEWUTS"), ("int", "VM|VFORK|NEWUTS")]
+    ("body", "flags"),
+    [
+        ("['true']", "NEWUTS"),
+        ("int", "VM|FILES|NEWUTS"),
+        ("int", "VM|VFORK|NEWUTS"),
+        ("int", "NEWUTS"),
+        ("int", "NEWUTS|FS"),
+    ],
 )
 def test_a_missing_privilege_is_not_taken_for_a_filter(body: str, flags: str) -> None:
     as_nobody = "os.setgroups([]); os.setresgid(9, 9, 9); os.setresuid(9, 9, 9)\n" if os.geteuid() == 0 else ""
@@ -258,7 +333,7 @@ def test_a_missing_privilege_is_not_taken_for_a_filter(body: str, flags: str) ->
     )
 
 
-EPERM = WORLD + "call(int, flags=SHARED)\nseccomp.refuse('clone3', errno.EPERM)\n"
+EPERM = WORLD + "clone(int, flags=SHARED).wait()\nseccomp.refuse('clone3', errno.EPERM)\n"
 
 
 def test_eperm_is_told_from_a_missing_privilege_too() -> None:

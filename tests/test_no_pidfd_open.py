@@ -93,6 +93,29 @@ nothing_left()
     )
 
 
+def test_copies_of_other_forms(world: str) -> None:
+    check(
+        """
+def body(): return os.getpid()
+task = clone(body, flags="VFORK")  # by relay
+assert task.result(10) == task.pid and task.wait(10).code == 0
+refuses(task.fileno, "pidfd_open")
+task = clone(time.sleep, 100, flags="CLEAR_SIGHAND")
+task.kill()
+assert task.status.signal == signal.SIGKILL
+task = clone(body, bare=True)  # which has its pidfd from birth
+assert os.readlink(f"/proc/self/fd/{task.fileno()}").startswith("anon_inode:[pidfd]")
+assert task.result(10) == task.pid and task.wait(10).code == 0
+task = fork()
+if task is None: os._exit(6)
+assert task.result(10) == 6
+refuses(task.fileno, "pidfd_open")
+nothing_left()
+""",
+        world,
+    )
+
+
 def test_a_failed_setup_is_reaped(world: str) -> None:
     check(
         """

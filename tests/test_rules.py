@@ -103,6 +103,7 @@ EXAMPLES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("sighand-setup", errno.EINVAL, F.VM | F.SIGHAND, {"setup": {"signals"}}),
     ("thread-setup", errno.EINVAL, THREAD, {"setup": {"session"}}),
     ("vm-setup", errno.EINVAL, F.VM, {"setup": {"memory"}}),
+    ("vm-copy", errno.EINVAL, F.VM | F.FILES, {"setup": {"leave_out"}}),
 ]
 
 

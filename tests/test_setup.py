@@ -33,9 +33,21 @@ from taskclone.childsetup import NOTHING
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 F = CloneFlags
-FUNCTIONS = pytest.mark.parametrize("flags", [PROCESS, F.VM, SHARED & ~F.FILES | F.NEWUSER | F.NEWPID | F.SYSVSEM],
-                                    ids=["copied", "VM", "namespaces"])  # fmt: skip
-ROUTES = pytest.mark.parametrize("how", ["copied", "shared", "program"])
+FUNCTIONS = pytest.mark.parametrize(
+    "flags",
+    [PROCESS, F.NEWUSER | F.NEWPID, F.VFORK, F.VM, SHARED & ~F.FILES | F.NEWUSER | F.NEWPID | F.SYSVSEM],
+    ids=["copied", "relay", "VFORK", "VM", "namespaces"],
+)
+FIELDS: dict[str, dict[str, Any]] = {
+    "copied": {"flags": PROCESS},
+    "relay": {"flags": F.NEWUSER | F.NEWPID},
+    "bare": {"flags": PROCESS, "bare": True},
+    "bare-FILES": {"flags": F.FILES, "bare": True},
+    "bare-NEWPID": {"flags": F.NEWUSER | F.NEWPID, "bare": True},
+    "shared": {"flags": F.VM},
+}
+ROUTES = pytest.mark.parametrize("how", [*FIELDS, "program"])
+COPIES = [how for how in FIELDS if how != "shared"]
 WAITER = "import sys; sys.stdin.read(1)"
 
 
@@ -43,7 +55,7 @@ WAITER = "import sys; sys.stdin.read(1)"
 def alive(how: str, setup: ChildSetup) -> Iterator[Task[Any]]:
     """A task of that route with that setup, which waits for the end of the block."""
     if how != "program":
-        with held(PROCESS if how == "copied" else F.VM, setup=setup) as task:
+        with held(**FIELDS[how], setup=setup) as task:
             yield task
         return
     with pipe() as (read_end, write_end):
@@ -113,7 +125,7 @@ def test_signals(how: str) -> None:
             signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.parametrize("how", ["copied", "program"])
+@pytest.mark.parametrize("how", ["copied", "bare", "bare-FILES", "program"])
 def test_a_defaulted_signal_ends_the_task(how: str) -> None:
     with alive(how, ChildSetup(signals={signal.SIGTERM: "default"})) as task:
         task.send_signal(signal.SIGTERM)
@@ -127,12 +139,13 @@ def test_no_signal_may_end_a_task_that_shares_memory_wherever_it_is(number: int)
         clone(int, flags=F.VM, setup=ChildSetup(signals={number: "default"}))
 
 
-def test_the_interpreter_of_a_copied_task_knows_its_signals() -> None:
+@pytest.mark.parametrize("how", COPIES)
+def test_the_interpreter_of_a_copied_task_knows_its_signals(how: str) -> None:
     def body() -> list[Any]:
         return [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)]
 
     setup = ChildSetup(signals={signal.SIGUSR1: "ignore", signal.SIGTERM: "default", signal.SIGINT: "ignore"})
-    assert call(body, setup=setup) == [signal.SIG_IGN, signal.SIG_DFL, signal.SIG_IGN]
+    assert call(body, setup=setup, **FIELDS[how]) == [signal.SIG_IGN, signal.SIG_DFL, signal.SIG_IGN]
 
 
 def parent_death_signal() -> int:
@@ -145,7 +158,8 @@ def parent_death_signal() -> int:
 def test_parent_death_signal_of_functions() -> None:
     assert call(parent_death_signal) == 0
     for number in (signal.SIGUSR1, signal.SIGKILL, signal.SIGRTMIN):
-        assert call(parent_death_signal, setup=ChildSetup(parent_death_signal=number)) == number
+        for how in COPIES:
+            assert call(parent_death_signal, setup=ChildSetup(parent_death_signal=number), **FIELDS[how]) == number
     assert call(parent_death_signal, flags=SHARED, setup=ChildSetup(parent_death_signal=signal.SIGKILL)) == 9
     with pytest.raises(UnsupportedOperation, match="SIGKILL"):
         clone(parent_death_signal, flags=SHARED, setup=ChildSetup(parent_death_signal=signal.SIGTERM))
@@ -189,7 +203,8 @@ else:
     assert out.split()[-1] == "9"
 
 
-def test_environment_of_a_program_and_of_a_copied_function(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", COPIES)
+def test_environment_of_a_program_and_of_a_copied_function(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLD", "x")
     setup = ChildSetup(environment={"ONLY": "this", "ÿ": "ü"})
 
@@ -198,9 +213,9 @@ def test_environment_of_a_program_and_of_a_copied_function(monkeypatch: pytest.M
         getenv.restype = ctypes.c_char_p
         return dict(os.environ), str([getenv(b"OLD"), getenv(b"ONLY")])
 
-    assert call(body, setup=setup) == ({"ONLY": "this", "ÿ": "ü"}, "[None, b'this']")
+    assert call(body, setup=setup, **FIELDS[how]) == ({"ONLY": "this", "ÿ": "ü"}, "[None, b'this']")
     assert os.environ["OLD"] == "x"
-    assert call(lambda: dict(os.environ), setup=ChildSetup(environment={})) == {}
+    assert call(lambda: dict(os.environ), setup=ChildSetup(environment={}), **FIELDS[how]) == {}
     argv = ["/bin/sh", "-c", 'test "$ONLY" = this && test -z "$OLD"']
     assert call(argv, setup=setup) == 0
 
@@ -235,7 +250,8 @@ def test_close_fds_of_a_program() -> None:
         os.fstat(ends[0])
 
 
-def test_close_fds_of_a_copied_function() -> None:
+@pytest.mark.parametrize("how", ["copied", "relay", "bare", "bare-NEWPID"])
+def test_close_fds_of_a_copied_function(how: str) -> None:
     """All but the descriptor that its own outcome goes through: also one that does not fit into a page."""
     with pipe() as ends:
 
@@ -246,7 +262,7 @@ def test_close_fds_of_a_copied_function() -> None:
             opened = filter(_is_open, os.listdir("/proc/self/fd"))
             return [os.readlink(f"/proc/self/fd/{fd}") for fd in opened], b"x" * 99999
 
-        names, data = clone(body, setup=ChildSetup(close_fds=True)).result(10)
+        names, data = clone(body, setup=ChildSetup(close_fds=True), **FIELDS[how]).result(10)
         assert [name for name in names[3:] if not name.startswith("/proc")] == ["/memfd:taskclone (deleted)"]
         assert len(data) == 99999
         os.fstat(ends[0])

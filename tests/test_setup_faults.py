@@ -43,6 +43,9 @@ FUNCTIONS = [("name", "prctl", NAME, "name='x', setup=ChildSetup(sigmask=())")]
 CASES = {
     "copied": (0, [*EVERY, *FUNCTIONS, ("close_fds", "close_range", None, "setup=ChildSetup(close_fds=True)"),
                    ("name", "prctl", NAME, "name='x'")]),
+    "relay": ("UNTRACED", [*EVERY, *FUNCTIONS, ("name", "prctl", NAME, "name='x'"), ("clone3", "clone3", None, "")]),
+    "bare": (0, [(step, call, first, f"bare=True, {fields}") for step, call, first, fields in
+                 [*EVERY, *FUNCTIONS, ("name", "prctl", NAME, "name='x'"), ("clone3", "clone3", None, "")]]),
     "shared": ("VM", [*EVERY, *FUNCTIONS, ("altstack", "sigaltstack", None, "setup=ChildSetup(cwd='/')"),
                       ("fatal_handlers", "rt_sigaction", 11, "exit_signal=S.SIGCHLD, setup=ChildSetup(cwd='/')"),
                       ("handlers", "rt_sigaction", 10, "setup=ChildSetup(cwd='/')")]),

@@ -14,7 +14,7 @@ import pytest
 
 from taskclone import PROCESS, SHARED, THREAD, ChildSetup, CloneFlags, FlagError, Plan, UnsupportedOperation, clone
 from taskclone.childsetup import NOTHING
-from taskclone.routes.setup import CARRIES, STREAMS
+from taskclone.routes.setup import CARRIES, COPYING, STREAMS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -31,6 +31,8 @@ VALUES: dict[str, Any] = {
     "close_fds": True,
     "core": True,
     **dict.fromkeys(STREAMS, subprocess.DEVNULL),
+    "bare": True,
+    "leave_out": (bytearray(1 << 16),),
 }
 BODIES: dict[str, tuple[Any, Any]] = {
     "copied": (int, PROCESS), "shared": (int, F.VM), "thread": (int, THREAD), "program": (["true"], PROCESS),
@@ -38,13 +40,13 @@ BODIES: dict[str, tuple[Any, Any]] = {
 
 
 def plan_with(field: str, flags: Any) -> Plan:
-    if field in STREAMS:
+    if field in (*STREAMS, *COPYING):
         return Plan(flags, **{field: VALUES[field]})
     return Plan(flags, setup=ChildSetup(**{field: VALUES[field]}))
 
 
 def test_the_table_has_all_fields_and_routes() -> None:
-    assert {field.name for field in fields(ChildSetup)} | set(STREAMS) == set(VALUES)
+    assert {field.name for field in fields(ChildSetup)} | {*STREAMS, *COPYING} == set(VALUES)
     assert set(CARRIES) == set(BODIES)
     assert set().union(*CARRIES.values()) == set(VALUES), "each is carried by some route"
 

@@ -188,19 +188,22 @@ int tc_step_rseq(const struct tc_spec *spec)
     return (int)TC_SYS(SYS_rseq, spec->rseq, spec->rseq_size, 0, RSEQ_SIG);
 }
 
+int tc_creator_gone(const struct tc_spec *spec)
+{
+    if (spec->creator_pidfd < 0) return TC_SYS(SYS_getppid) != spec->creator;
+    struct pollfd creator = {spec->creator_pidfd, POLLIN, 0};
+    struct timespec now = {0, 0};
+    return (int)TC_SYS(SYS_ppoll, &creator, 1, &now, 0, 0);
+}
+
 int tc_step_parent_death(const struct tc_spec *spec)
 {
     if (!spec->parent_death) return 0;
     int err = (int)TC_SYS(SYS_prctl, PR_SET_PDEATHSIG, spec->parent_death);
     if (err) return err;
     /* The creator may have ended before the line above; then no signal comes. */
-    if (spec->creator_pidfd >= 0) {
-        struct pollfd creator = {spec->creator_pidfd, POLLIN, 0};
-        struct timespec now = {0, 0};
-        long ready = TC_SYS(SYS_ppoll, &creator, 1, &now, 0, 0);
-        return ready < 0 ? (int)ready : ready ? -ESRCH : 0;
-    }
-    return TC_SYS(SYS_getppid) == spec->creator ? 0 : -ESRCH;
+    int gone = tc_creator_gone(spec);
+    return gone > 0 ? -ESRCH : gone;
 }
 
 int tc_step_name_task(const struct tc_spec *spec)
@@ -264,10 +267,15 @@ int tc_step_exec(const struct tc_spec *spec)
  */
 
 const struct tc_step_row tc_copied_steps[] = {
-    {TC_STEP_PARENT_DEATH, tc_step_parent_death}, {TC_STEP_NAME, tc_step_name_task},
-    {TC_STEP_SIGNALS, tc_step_signals},           {TC_STEP_CHDIR, tc_step_chdir},
-    {TC_STEP_STREAMS, tc_step_streams},           {TC_STEP_CLOSE_FDS, tc_step_close_fds},
-    {TC_STEP_SIGMASK, tc_step_sigmask},           {TC_STEP_NONE, NULL},
+    {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
+    {TC_STEP_PARENT_DEATH, tc_step_parent_death},
+    {TC_STEP_NAME, tc_step_name_task},
+    {TC_STEP_SIGNALS, tc_step_signals},
+    {TC_STEP_CHDIR, tc_step_chdir},
+    {TC_STEP_STREAMS, tc_step_streams},
+    {TC_STEP_CLOSE_FDS, tc_step_close_fds},
+    {TC_STEP_SIGMASK, tc_step_sigmask},
+    {TC_STEP_NONE, NULL},
 };
 
 const struct tc_step_row tc_shared_steps[] = {

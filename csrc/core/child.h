@@ -50,6 +50,9 @@ struct tc_spec {
     const char *const *paths; /* candidates for execve, NULL at the end */
 };
 
+/* 1, 0, or -errno. By its pidfd where there is one, else by the parent's id. */
+int tc_creator_gone(const struct tc_spec *spec);
+
 typedef int (*tc_step_fn)(const struct tc_spec *spec);
 struct tc_step_row {
     enum tc_step step;

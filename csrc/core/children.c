@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <structmember.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,10 +25,9 @@ static struct list {
 } running, forgotten;
 static int starts;           /* since the last sweep */
 static unsigned char census; /* of those whose holder is gone and could not say so: __del__ was interrupted */
-static unsigned generation;  /* counted up in the child of a fork: whose children these are */
 
 /* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
-int tc_child_is_copy(struct tc_child *self) { return self->owner && self->generation != generation; }
+int tc_child_is_copy(const struct tc_child *self) { return self->owner && self->generation != tc_generation; }
 
 static void link_child(struct tc_child *self, struct list *list)
 {
@@ -74,7 +74,6 @@ PyObject *tc_children_forget(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     struct tc_child *child = forgotten.first;
-    generation++;
     running = forgotten = (struct list){0};
     for (struct tc_child *next; child; child = next) {
         next = child->next;
@@ -138,7 +137,7 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
     self->pid = pid;
     self->pidfd = pidfd;
     self->owner = getpid();
-    self->generation = generation;
+    self->generation = tc_generation;
     self->flags = flags;
     if (pidfd < 0 && !self->by_pid)
         self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
@@ -150,7 +149,7 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
 
 static int is_ours(struct tc_child *self)
 {
-    if (getpid() == self->owner) return 1;
+    if (getpid() == self->owner && self->generation == tc_generation) return 1;
     PyErr_Format(PyExc_ChildProcessError, "task %d is a child of process %d, not of this one", (int)self->pid,
                  (int)self->owner);
     return 0;
@@ -256,9 +255,14 @@ static PyObject *child_bell(struct tc_child *self, PyObject *unused)
     return self->pidfd < 0 ? child_fileno(self, unused) : tc_bell_for_pidfd(self->pidfd);
 }
 
+int tc_child_may_close(const struct tc_child *self)
+{
+    return !tc_borrowed_files || !self->owner || self->generation == tc_generation;
+}
+
 void tc_child_close(struct tc_child *self)
 {
-    if (self->pidfd >= 0) close(self->pidfd);
+    if (self->pidfd >= 0 && tc_child_may_close(self)) close(self->pidfd);
     self->pidfd = -1;
 }
 
@@ -266,11 +270,13 @@ void tc_child_close(struct tc_child *self)
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
 {
     (void)unused;
-    if (tc_child_is_copy(self)) {
-        tc_child_close(self); /* our copy of the descriptor */
-        unlink_child(self);
-    } else if (self->owner && !tc_current_task() && !reap(self) && self->list == &running) /* in a task: not ours */
-        forget(self);
+    if (!self->owner || tc_current_task()) Py_RETURN_NONE; /* in a task: it is no child of ours */
+    if (self->owner == getpid() && self->generation == tc_generation) {
+        if (!reap(self) && self->list == &running) forget(self);
+        Py_RETURN_NONE;
+    }
+    tc_child_close(self); /* our copy of the descriptor, in the child of a fork */
+    unlink_child(self);
     Py_RETURN_NONE;
 }
 
@@ -294,6 +300,7 @@ PyObject *tc_child_new(PyTypeObject *type, int daemon)
     if (!self) return NULL;
     self->pidfd = -1;
     self->daemon = (char)daemon;
+    self->exit_signal = SIGCHLD;
     self->cached = Py_NewRef(Py_None);
     return (PyObject *)self;
 }
@@ -316,6 +323,7 @@ static PyMemberDef child_members[] = {
     {"owner", T_INT, offsetof(struct tc_child, owner), READONLY, "process whose child it is"},
     {"flags", T_ULONGLONG, offsetof(struct tc_child, flags), READONLY, "flags that the kernel was given"},
     {"replaced", T_ULONGLONG, offsetof(struct tc_child, replaced), READONLY, "flags that were done another way"},
+    {"exit_signal", T_INT, offsetof(struct tc_child, exit_signal), READONLY, "signal to the creator at its end, or 0"},
     {"daemon", T_BOOL, offsetof(struct tc_child, daemon), READONLY, "ended at the interpreter's exit"},
     {"cached", T_OBJECT, offsetof(struct tc_child, cached), 0, "the ExitStatus, or None"},
     {0},

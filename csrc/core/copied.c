@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 
 #include "error.h"
 #include "mapping.h"
+#include "shared.h"
 
 enum { PAGE = 4096 };
 enum { INLINE = PAGE - sizeof(struct page) };
@@ -16,11 +18,17 @@ enum { INLINE = PAGE - sizeof(struct page) };
 PyTypeObject *tc_copied_type;
 PyObject *tc_nothing;
 
+/* In a copy of the creator, which has not inherited it: see tc_copied_keep(). */
+static int page_lost(const struct copied *self)
+{
+    return self->page && self->child.owner && self->page_generation != tc_generation;
+}
+
 static void close_record(struct copied *self)
 {
-    if (self->page && !tc_child_is_copy(&self->child)) munmap(self->page, PAGE); /* a copy has not inherited it */
+    if (self->page && !page_lost(self)) munmap(self->page, PAGE);
     self->page = NULL;
-    if (self->fd >= 0) close(self->fd);
+    if (self->fd >= 0 && tc_child_may_close(&self->child)) close(self->fd);
     self->fd = -1;
 }
 
@@ -36,6 +44,7 @@ struct copied *tc_copied_new(PyTypeObject *type, int daemon)
         call = "mmap", page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
     if (page != MAP_FAILED) {
         self->page = page;
+        self->page_generation = tc_generation;
         return self;
     }
     tc_raise(errno, call);
@@ -54,12 +63,14 @@ static void copied_dealloc(PyObject *self)
 
 static int record_open(struct copied *self)
 {
-    if (self->page && !tc_child_is_copy(&self->child)) return 1;
-    if (self->page)
-        PyErr_Format(PyExc_ChildProcessError, "task %d is a child of process %d, not of this one", (int)self->child.pid,
-                     (int)self->child.owner);
-    else
-        PyErr_SetString(PyExc_ValueError, "the record is closed");
+    if (page_lost(self)) {
+        void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
+        if (page == MAP_FAILED) return tc_raise(errno, "mmap"), 0;
+        self->page = page;
+        self->page_generation = tc_generation;
+    }
+    if (self->page) return 1;
+    PyErr_SetString(PyExc_ValueError, "the record is closed");
     return 0;
 }
 
@@ -227,8 +238,7 @@ static PyObject *copied_close(struct copied *self, PyObject *unused)
 static PyObject *copied_plain(struct copied *self, PyObject *unused)
 {
     (void)unused;
-    if (self->page && !tc_child_is_copy(&self->child) && atomic_load(&self->page->done) &&
-        self->page->kind == TC_KIND_NONE)
+    if (self->page && !page_lost(self) && atomic_load(&self->page->done) && self->page->kind == TC_KIND_NONE)
         return Py_NewRef(tc_nothing);
     Py_RETURN_NONE;
 }
@@ -239,15 +249,18 @@ static PyObject *copied_check(struct copied *self, PyObject *unused)
     (void)unused;
     if (!record_open(self)) return NULL;
     int err;
-    enum tc_step step = tc_report_failed(&self->page->report, &err);
+    enum tc_step step = tc_report_failed(&self->page->start.report, &err);
     if (step) return tc_raise_step(step, err);
     Py_RETURN_NONE;
 }
 
 static PyObject *copied_abandon(struct copied *self, PyObject *unused)
 {
-    close_record(self);
-    return tc_child_abandon(&self->child, unused);
+    PyObject *done = tc_child_abandon(&self->child, unused);
+    /* A task that shares our descriptors would write its outcome into whatever had the number by then. */
+    int writes = self->child.flags & CLONE_FILES && self->child.list;
+    if (!writes) close_record(self);
+    return done;
 }
 
 static PyMethodDef copied_methods[] = {

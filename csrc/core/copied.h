@@ -3,15 +3,13 @@
 #define TC_COPIED_H
 
 #include "children.h"
-#include "report.h"
+#include "rawfork.h"
 
 /* The first page of the memfd, which both sides map. The payload begins in it and goes on in the file; behind it stand
  * the sizes of the large buffers, and these, each from a page's start. */
 struct page {
-    struct tc_report report;
-    _Atomic uint32_t creator_ready; /* futex: the creator has its pidfd, the task may end */
-    _Atomic uint32_t set_up;        /* futex: the steps of an awaited setup are done, or one has failed */
-    _Atomic uint32_t done;          /* kind, code and payload are there */
+    struct tc_handshake start;
+    _Atomic uint32_t done; /* kind, code and payload are there */
     int32_t kind, code;
     uint64_t size;    /* of the payload */
     uint64_t buffers; /* how many */
@@ -23,6 +21,7 @@ struct copied {
     struct tc_child child;
     int fd;
     struct page *page;
+    unsigned page_generation; /* in which it was mapped */
 };
 
 extern PyTypeObject *tc_copied_type;

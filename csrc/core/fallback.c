@@ -12,15 +12,18 @@ int tc_clone3_missing(long answer)
     return answer == -EPERM && TC_SYS(SYS_clone3, NULL, 0) != -EINVAL;
 }
 
-/* What clone(2) is given in the place of args; 0 when it cannot be said to it. */
-static int translate(struct tc_spec *spec, const struct clone_args *args, struct tc_clone_words *words)
+int tc_translate(struct tc_spec *spec, const struct clone_args *args, struct tc_clone_words *words)
 {
     uint64_t flags = args->flags & ~CLONE_CLEAR_SIGHAND;
     if (flags & ~(ROOM & ~SIGNAL_BYTE) || args->exit_signal > SIGNAL_BYTE || args->set_tid_size) return 0;
     *words = (struct tc_clone_words){args->parent_tid, args->child_tid, args->tls};
     spec->by_clone = 1;
     spec->emulated = args->flags & CLONE_CLEAR_SIGHAND;
-    if (flags & CLONE_PIDFD) {
+    if (flags & CLONE_PIDFD && flags & CLONE_PARENT && flags & CLONE_PARENT_SETTID) {
+        /* A relay's, which is gone with it; the id is waited for. The creator opens one. */
+        spec->emulated |= CLONE_PIDFD;
+        flags &= ~(uint64_t)CLONE_PIDFD;
+    } else if (flags & CLONE_PIDFD) {
         /* One argument for both. The id comes back from the call, but later; asleep in it the caller cannot write. */
         words->parent_tid = args->pidfd;
         spec->emulated |= flags & CLONE_PARENT_SETTID;
@@ -39,7 +42,7 @@ long tc_start(struct tc_spec *spec, struct clone_args *args, void (*fn)(void *),
     long id = tc_clone3(args, sizeof *args, fn, arg);
     if (id > 0 || !tc_clone3_missing(id)) return id;
     struct tc_clone_words words;
-    if (!translate(spec, args, &words)) return -ENOSYS;
+    if (!tc_translate(spec, args, &words)) return -ENOSYS;
     char *top = (char *)(uintptr_t)(args->stack + args->stack_size);
     id = tc_clone(spec->flags | args->exit_signal, top, &words, fn, arg);
     if (id > 0 && spec->emulated & CLONE_PARENT_SETTID)

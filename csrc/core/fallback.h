@@ -20,6 +20,9 @@ static inline enum tc_step tc_start_step(const struct tc_spec *spec)
     return spec->by_clone ? TC_STEP_CLONE : TC_STEP_CLONE3;
 }
 
+/* What clone(2) is given in the place of args: its flags in spec, the rest in words; 0 when it cannot be said to it. */
+int tc_translate(struct tc_spec *spec, const struct clone_args *args, struct tc_clone_words *words);
+
 /* Whether a clone3 that failed so is not to be had here at all. */
 int tc_clone3_missing(long answer);
 

@@ -1,13 +1,19 @@
 /* What happens around a fork, whoever makes it: of the creator, of a task, in C or in Python. */
 #include "shared.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "error.h"
+#include "rawfork.h"
 #include "sys.h"
 
-int tc_keep_hosts;
+int tc_keep_hosts, tc_borrowed_files;
+unsigned tc_generation;
 static void *main_thread; /* its thread pointer */
 
 int tc_on_main_thread(void) { return tc_thread_pointer() == main_thread; }
@@ -52,9 +58,10 @@ static void after_any_fork(void)
     if (tc_current) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &tc_current->fork_mask, 0, sizeof tc_current->fork_mask);
 }
 
-static void in_forked_child(void)
+void tc_in_copy(void)
 {
-    struct tc_signals *task = tc_current;
+    tc_generation++;
+    tc_borrowed_files = 0;
     main_thread = tc_thread_pointer();
     tc_hosts_after_fork();
     tc_keeper_after_fork();
@@ -64,11 +71,46 @@ static void in_forked_child(void)
     tc_current = NULL;
     tc_private = tc_private_files = 0; /* what this thread has of its own is the whole process's here */
     tc_tasks_after_fork();
+}
+
+static void in_forked_child(void)
+{
+    struct tc_signals *task = tc_current;
+    tc_in_copy();
     if (task) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &task->fork_mask, 0, sizeof task->fork_mask);
+}
+
+/* ---- threads that a bare copy would lose ------------------------------------------------------------------------ */
+
+int tc_other_threads(int harmless)
+{
+    /* One that was joined, or a host that retires, may be seen a moment longer. */
+    const struct timespec pause = {0, 100000};
+    for (int i = 0, others = 0;; i++) {
+        tc_settle_finished();
+        if (TC_SYS(SYS_unshare, CLONE_THREAD) == 0) return 0; /* it refuses this where there are threads */
+        struct stat task;
+        if (stat("/proc/self/task", &task)) return -errno;
+        others = (int)task.st_nlink - 3 - harmless - atomic_load(&tc_counters.idle) - tc_keeper_idle();
+        if (others <= 0) return 0;
+        if (i == 100) return others;
+        TC_SYS(SYS_nanosleep, &pause, 0);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------------------- */
+
+/* From what glibc tells debuggers (nptl_db.h). */
+static void find_libc_tid(void)
+{
+    const uint32_t *field = dlsym(RTLD_DEFAULT, "_thread_db_pthread_tid"); /* bits, number, offset */
+    const uint32_t *size = dlsym(RTLD_DEFAULT, "_thread_db_sizeof_pthread");
+    if (field && size && field[0] == 32) tc_libc_tid_offset = (long)field[2] - tc_thread_descriptor((long)*size);
 }
 
 int tc_forks_init(void)
 {
+    find_libc_tid();
     if (TC_SYS(SYS_gettid) == TC_SYS(SYS_getpid)) main_thread = tc_thread_pointer();
     int err = pthread_atfork(before_any_fork, after_any_fork, in_forked_child);
     if (err) tc_raise(err, "pthread_atfork");

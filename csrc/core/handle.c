@@ -21,10 +21,7 @@ typedef struct {
     unsigned generation;
 } SharedObject;
 
-unsigned tc_generation;
 static PyTypeObject *shared_type;
-
-void tc_handles_after_fork(void) { tc_generation++; }
 
 PyObject *tc_handle_for(struct tc_task *task)
 {
@@ -71,9 +68,9 @@ static void shared_dealloc(SharedObject *self)
     PyObject_GC_UnTrack(self);
     shared_clear(self);
     task->handles--;
-    if (self->generation != tc_generation)
-        tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
-    else if (task->handles == 0) {
+    if (self->generation != tc_generation) {
+        if (!tc_borrowed_files) tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
+    } else if (task->handles == 0) {
         /* The host says ENDED and then looks for orphans: one of us two sees the other. */
         atomic_store(&task->orphan, 1);
         if (atomic_load(&task->state) == TC_ENDED && tc_own_files()) tc_task_close(task);

@@ -120,6 +120,8 @@ void tc_keeper_gone(void)
     atomic_compare_exchange_strong(&keeper, &word, KEEPER_NONE);
 }
 
+int tc_keeper_idle(void) { return atomic_load(&keeper) == KEEPER_IDLE; }
+
 void tc_keeper_after_fork(void)
 {
     atomic_store(&keeper, KEEPER_NONE);

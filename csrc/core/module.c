@@ -7,7 +7,9 @@
 #include "mapping.h"
 #include "probe.h"
 #include "route_bare.h"
+#include "copies.h"
 #include "route_copied.h"
+#include "route_fork.h"
 #include "route_program.h"
 #include "shared.h"
 
@@ -21,6 +23,7 @@ static PyMethodDef methods[] = {
     {"copied_hooks", tc_copied_hooks, METH_VARARGS, "copied_hooks(signal, arguments, finish, nothing)"},
     {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(type, ...) -> Copied, in the creator"},
     {"flush_streams", tc_flush_streams, METH_NOARGS, "flush sys.stdout and sys.stderr"},
+    {"fork_start", tc_fork_start, METH_VARARGS, "fork_start(type, ...) -> Child, in the creator; None in the copy"},
     {"hosts_end", tc_hosts_end, METH_NOARGS, "end the idle hosts and the keeper"},
     {"in_task", tc_in_task, METH_NOARGS, "True in a task that shares memory"},
     {"kcmp", tc_kcmp, METH_VARARGS, "kcmp(pid1, pid2, type, index1=0, index2=0) -> 0, 1 or 2"},
@@ -49,7 +52,9 @@ static int fill(PyObject *module)
     if (filled) return PyDict_Merge(PyModule_GetDict(module), filled, 0);
     if (tc_bell_ready(module) < 0 || tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 ||
         tc_mapping_ready(module) < 0 || tc_shared_ready(module) < 0 || tc_forks_init() < 0 || tc_death_init() < 0 ||
-        tc_body_init() < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
+        tc_body_init() < 0 || PyModule_AddIntConstant(module, "FORK", TC_FORK) < 0 ||
+        PyModule_AddIntConstant(module, "RELAY", TC_RELAY) < 0 ||
+        PyModule_AddIntConstant(module, "BARE", TC_BARE) < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
         PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
         PyModule_AddIntConstant(module, "DONE", TC_DONE) < 0 || PyModule_AddIntConstant(module, "ENDED", TC_ENDED) < 0)
         return -1;

@@ -150,12 +150,11 @@ void tc_bury_dead(void)
 
 void tc_tasks_after_fork(void)
 {
-    /* The tasks are the parent's. Their handles here keep the records; see handle.c. */
+    /* The tasks are the parent's. Their handles here keep the records, and know it by tc_generation. */
     living = graveyard = NULL;
     tc_settle_after_fork();
     atomic_store(&list_lock, 0);
     atomic_store(&grave_lock, 0);
-    tc_handles_after_fork();
 }
 
 /* ---- descriptor, signals, zombie --------------------------------------------------------------------------------- */

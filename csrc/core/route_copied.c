@@ -1,18 +1,13 @@
-/* Copied memory: libc's fork between the interpreter's own steps, and a body that leaves its outcome in a page. */
+/* Copied memory: a copy of this process, and a body that leaves its outcome in a page. */
 #include "route_copied.h"
 
-#include <errno.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "child.h"
 #include "copied.h"
-#include "error.h"
+#include "copies.h"
 #include "interp.h"
-#include "shared.h"
 #include "spec.h"
-#include "sys.h"
 
 static const uint64_t SIGTERM_BIT = 1ull << (SIGTERM - 1);
 
@@ -70,39 +65,25 @@ PyObject *tc_flush_streams(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* In the task, before its body: a status that is taken before the creator has a pidfd is lost to it, and where it
- * cannot have one the body must not have run. A look every 100 ms: the creator may have died. */
-static void await_creator(struct page *page, pid_t creator)
+static void handle_sigterm(const struct tc_copy *copy)
 {
-    struct timespec look = {0, 100000000};
-    while (!atomic_load(&page->creator_ready) && getppid() == creator) tc_futex_wait(&page->creator_ready, 0, &look);
+    if ((copy->spec->ignored | copy->spec->defaulted) & SIGTERM_BIT) return;
+    PyObject *set = PyObject_Call(hooks.signal, hooks.arguments, NULL);
+    Py_XDECREF(set);
+    if (set || copy->form != TC_BARE || copy->careful || !PyErr_ExceptionMatches(PyExc_ValueError)) return;
+    /* To the interpreter, which was not told of the copy, the main thread is another one; that one alone may handle
+     * signals, and is not here. */
+    PyErr_Clear();
+    signal(SIGTERM, SIG_DFL);
 }
 
-/* The steps of a setup, and what of it is Python's: os.environ, and signal's own table of handlers. 0 or -errno. */
-static int set_up(struct page *page, const struct tc_spec *spec, PyObject *prepare)
-{
-    int err = tc_run_steps(spec, tc_copied_steps);
-    if (!err && prepare != Py_None && !PyObject_CallNoArgs(prepare)) {
-        err = PyErr_ExceptionMatches(PyExc_MemoryError) ? -ENOMEM : -EINVAL;
-        PyErr_Print(); /* the record has room for a number only */
-        tc_report_failure(&page->report, TC_STEP_ENVIRONMENT, -err);
-    }
-    atomic_store(&page->set_up, 1);
-    tc_futex_wake(&page->set_up);
-    return err;
-}
-
-/* From the fork to the end. In C for the body that returns None: a copied task pays for each page that it writes to,
+/* From the copy to the end. In C for the body that returns None: a copied task pays for each page that it writes to,
  * reference counts are writes, and Python functions are spread over many pages. */
-static _Noreturn void run_copied(struct copied *self, const struct tc_spec *spec, PyObject *prepare, PyObject *fn,
-                                 PyObject *args, PyObject *kwargs)
+static _Noreturn void run_copied(struct copied *self, PyObject *fn, PyObject *args, PyObject *kwargs)
 {
-    int failed = spec->awaited ? set_up(self->page, spec, prepare) : 0;
-    await_creator(self->page, spec->creator);
-    if (failed) _exit(255); /* the record says which step */
-    int own_sigterm = ((spec->ignored | spec->defaulted) & SIGTERM_BIT) != 0;
-    PyObject *set = own_sigterm ? Py_NewRef(Py_None) : PyObject_Call(hooks.signal, hooks.arguments, NULL);
-    PyObject *value = set ? PyObject_Call(fn, args, kwargs) : NULL;
+    /* What was blocked until now must not wait for the end of a body that is one call in C. */
+    int called = !PyErr_Occurred() && PyErr_CheckSignals() == 0;
+    PyObject *value = called ? PyObject_Call(fn, args, kwargs) : NULL;
     if (value == Py_None && tc_flush_streams(NULL, NULL)) {
         self->page->kind = TC_KIND_NONE;
         atomic_store(&self->page->done, 1);
@@ -117,101 +98,41 @@ static _Noreturn void run_copied(struct copied *self, const struct tc_spec *spec
 
 /* ---- in the creator --------------------------------------------------------------------------------------------- */
 
-/* Until the task has taken its steps, or has died on the way. */
-static void await_steps(struct page *page, pid_t pid)
-{
-    struct timespec look = {0, 100000000};
-    while (!atomic_load(&page->set_up)) {
-        struct tc_status ended = {0};
-        tc_futex_wait(&page->set_up, 0, &look);
-        if (tc_waitid(P_PID, pid, WEXITED | WNOHANG | WNOWAIT | __WALL, &ended) == -ECHILD || ended.source) return;
-    }
-}
-
-static void reap(pid_t pid)
-{
-    struct tc_status gone = {0};
-    while (tc_waitid(P_PID, pid, WEXITED | __WALL, &gone) == -EINTR) {
-    }
-}
-
-/* 0, or -1 with an exception: there is no task. */
-static int fork_into(struct copied *self, const struct tc_spec *spec, PyObject *prepare, PyObject *fn, PyObject *args,
-                     PyObject *kwargs)
-{
-    tc_keep_hosts = 1;
-    PyOS_BeforeFork();
-    tc_keep_hosts = 0;
-    pid_t pid = fork();
-    if (pid == 0) {
-        PyOS_AfterFork_Child();
-        run_copied(self, spec, prepare, fn, args, kwargs);
-    }
-    int err = errno;
-    int pidfd = pid < 0 ? -1 : (int)TC_SYS(SYS_pidfd_open, pid, 0);
-    self->child.by_pid = (char)tc_pidfd_filtered(pidfd);
-    if (pid > 0 && (pidfd >= 0 || pidfd == -ESRCH || self->child.by_pid)) {
-        atomic_store(&self->page->creator_ready, 1);
-        tc_futex_wake(&self->page->creator_ready);
-    }
-    PyOS_AfterFork_Parent();
-    if (pid < 0) return tc_raise_step(TC_STEP_FORK, err), -1;
-    /* ESRCH: reaped by somebody else already (SIGCHLD ignored, a foreign wait in a handler). */
-    if (pidfd < 0 && pidfd != -ESRCH && !self->child.by_pid) {
-        /* No descriptor left, say: a task without one could not be waited for safely. It is our unreaped child. */
-        kill(pid, SIGKILL);
-        reap(pid);
-        return tc_raise_step(TC_STEP_PIDFD, -pidfd), -1;
-    }
-    if (spec->awaited) {
-        Py_BEGIN_ALLOW_THREADS;
-        await_steps(self->page, pid);
-        Py_END_ALLOW_THREADS;
-        enum tc_step step = tc_report_failed(&self->page->report, &err);
-        if (step) {
-            reap(pid);
-            if (pidfd >= 0) close(pidfd);
-            return tc_raise_step(step, err), -1;
-        }
-    }
-    tc_copied_keep(self);
-    /* What glibc's fork passes to clone, besides SIGCHLD. */
-    tc_child_started(&self->child, pid, pidfd < 0 ? -1 : pidfd, CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID);
-    return 0;
-}
-
 PyObject *tc_copied_start(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *type, *fn, *fn_args, *kwargs, *setup = Py_None, *prepare = Py_None;
-    struct tc_spec spec = {.creator = getpid(), .creator_pidfd = -1};
+    PyObject *type, *fn, *fn_args, *kwargs, *setup = Py_None, *how = Py_None, *leave_out = NULL;
+    struct tc_spec spec = {0};
+    struct tc_copy copy = {.spec = &spec, .prepare = Py_None, .held = SIGTERM_BIT, .handle = handle_sigterm};
     int daemon;
-    if (!PyArg_ParseTuple(args, "O!O&pOO!O|OO:copied_start", &PyType_Type, &type, tc_bytes_or_none, &spec.name, &daemon,
-                          &fn, &PyTuple_Type, &fn_args, &kwargs, &setup, &prepare) ||
+    if (!PyArg_ParseTuple(args, "O!O&pOO!O|OOOO!i:copied_start", &PyType_Type, &type, tc_bytes_or_none, &spec.name,
+                          &daemon, &fn, &PyTuple_Type, &fn_args, &kwargs, &setup, &copy.prepare, &how, &PyTuple_Type,
+                          &leave_out, &copy.harmless) ||
         tc_setup_from(setup, &spec) < 0)
         return NULL;
     if (spec.name) spec.awaited = 1;
-    /* The list sets a mask in any case: here it is the one that the task has. */
-    if (spec.awaited && !spec.own_sigmask)
-        TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, 0, &spec.sigmask, sizeof spec.sigmask);
     if (!PyType_IsSubtype((PyTypeObject *)type, tc_copied_type) || !hooks.finish)
         return PyErr_Format(PyExc_TypeError, "copied_start() needs a Copied and its hooks");
-    if (atomic_load(&tc_counters.malloc_deaths))
-        return tc_raise_named(
-            "UnsupportedOperation",
-            "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
-            "the locks of all arenas and would hang. Restart this process; programs can still be started");
-    if (tc_sub_interpreters())
-        return tc_raise_named(
-            "UnsupportedOperation",
-            "a sub-interpreter is alive: Python's own steps after a fork hang or crash the child then "
-            "(os.fork does, too); end it first, or use flags=SHARED, flags=THREAD or a program");
+    if (tc_copy_from(how, &copy) < 0) return NULL;
     if (!tc_flush_streams(NULL, NULL) || PySys_Audit("os.fork", NULL) < 0) return NULL;
+    struct tc_left_out *left_out = NULL;
+    if (leave_out && tc_left_out_new(leave_out, &left_out) < 0) return NULL;
+    copy.left_out = left_out;
     struct copied *self = tc_copied_new((PyTypeObject *)type, daemon);
+    int made = -1;
     if (self) {
-        spec.report = &self->page->report;
+        copy.start = &self->page->start;
+        spec.report = &self->page->start.report;
         spec.kept_fd = self->fd;
+        made = tc_copy(&copy);
     }
-    if (self && fork_into(self, &spec, prepare, fn, fn_args, kwargs == Py_None ? NULL : kwargs) < 0) Py_CLEAR(self);
+    if (made == 1) run_copied(self, fn, fn_args, kwargs == Py_None ? NULL : kwargs);
+    if (made < 0)
+        Py_CLEAR(self);
+    else {
+        tc_copy_started(&copy, &self->child);
+        tc_copied_keep(self);
+    }
+    tc_left_out_free(left_out);
     return (PyObject *)self;
 }

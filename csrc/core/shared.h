@@ -126,6 +126,12 @@ int tc_forks_init(void);
 int tc_on_main_thread(void); /* without a system call; never true where the module was imported by another thread */
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
 extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
+/* In the child of a fork: none of the creator's threads and tasks is here. pthread_atfork sees to it, where there is a
+ * fork. */
+void tc_in_copy(void);
+extern unsigned tc_generation;      /* counted up in the child of a fork: whose tasks and descriptors are these */
+extern int tc_borrowed_files;       /* this copy's descriptors are its creator's */
+int tc_other_threads(int harmless); /* but idle hosts and `harmless` more. How many, or -errno: not to be known */
 
 /* keeper.c */
 int tc_keeper_ensure(void);                                        /* with the interpreter lock. 0 or -errno */
@@ -133,6 +139,7 @@ int tc_keeper_make_host(size_t stack_size, struct tc_host **host); /* for a task
 pid_t tc_keeper_quit(void); /* its thread id, or 0: there is none, or it is busy */
 void tc_keeper_gone(void);  /* after its thread has ended */
 void tc_keeper_after_fork(void);
+int tc_keeper_idle(void);            /* 1 where its thread is there and waits */
 int tc_own_futex(uintptr_t address); /* one on which a task waits for the keeper */
 PyObject *tc_after_fork(PyObject *module, PyObject *unused);
 PyObject *tc_set_end_hook(PyObject *module, PyObject *hook);
@@ -205,9 +212,7 @@ int tc_may_start_thread(void); /* else with an exception */
 struct tc_task *tc_current_task(void);
 
 /* handle.c */
-extern unsigned tc_generation; /* counted up in the child of a fork: whose tasks these are */
 int tc_shared_ready(PyObject *module);
-void tc_handles_after_fork(void);
 /* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
 long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
 /* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */

@@ -56,7 +56,7 @@ static struct tc_spec whole(const char *list)
     static char *arguments[] = {"x", NULL};
     char *area = (char *)tc_thread_pointer() + __rseq_offset;
     struct tc_spec spec = {
-        .emulated = CLONE_CLEAR_SIGHAND, /* which the list of copies does not know */
+        .emulated = CLONE_CLEAR_SIGHAND,
         .sigmask = 1 << (SIGUSR2 - 1),
         .name = "faults",
         .report = &together->report,

@@ -7,6 +7,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     rule        one rule, and the context that it is held against
     setuprules  which flags do not go with what is done in the child
     rules       which sets of flags the kernel refuses
+    forms       the three ways to copy memory, and which one a set takes
     explain     what a flag or a set means, in text
     childsetup  what is done in the child before its body, as data
     capture     what a task writes, kept
@@ -16,7 +17,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
     task        the handle of one task
     routes/     the ways to carry a start out, one file each
-    launch      clone() and call()
+    launch      clone(), call() and fork()
     faces/      shaped like the stdlib: executor
     tracer/     what programs pass to clone, seen with ptrace
     bench/      what a launch costs
@@ -41,7 +42,7 @@ from taskclone.errors import (
     UnsupportedOperation,
 )
 from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags
-from taskclone.launch import call, clone, stats
+from taskclone.launch import call, clone, fork, stats
 from taskclone.outcome import ExitStatus
 from taskclone.plan import Plan
 from taskclone.task import Task
@@ -66,6 +67,7 @@ __all__ = [
     "UnsupportedOperation",
     "call",
     "clone",
+    "fork",
     "stats",
 ]
 

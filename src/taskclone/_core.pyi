@@ -3,6 +3,9 @@ from typing import Any, Literal, TypeVar, final
 
 from typing_extensions import Buffer
 
+FORK: int
+RELAY: int
+BARE: int
 NEW: int
 STARTED: int
 DONE: int
@@ -10,6 +13,8 @@ ENDED: int
 
 _Setup = tuple[bytes | None, int, int, int | None, int, bool, tuple[int, int, int]]
 """cwd, ignored signals, defaulted ones, signal mask, parent-death signal, close_fds, stdin stdout stderr."""
+_How = tuple[int, int, int, bool]
+"""form of a copy, flags, exit signal, whether a bare one is refused beside other threads."""
 _RawStatus = tuple[int, int, int, tuple[Any, ...] | None]
 
 @final
@@ -23,6 +28,7 @@ class Child:
     owner: int
     flags: int
     replaced: int
+    exit_signal: int
     daemon: bool
     cached: Any
     def wait(self, timeout: float | None, /) -> bool: ...
@@ -91,9 +97,20 @@ def copied_start(
     kwargs: dict[str, Any] | None,
     setup: _Setup | None = None,
     prepare: Callable[[], object] | None = None,
+    how: _How | None = None,
+    leave_out: Sequence[Any] = (),
+    harmless_threads: int = 0,
     /,
 ) -> _Copied: ...
 def flush_streams() -> None: ...
+def fork_start(
+    type: type[_Child],
+    setup: _Setup | None,
+    prepare: Callable[[], object] | None,
+    how: _How,
+    harmless_threads: int,
+    /,
+) -> _Child | None: ...
 def hosts_end() -> None: ...
 def in_task() -> bool: ...
 def kcmp(pid1: int, pid2: int, type: int, index1: int = 0, index2: int = 0, /) -> int: ...

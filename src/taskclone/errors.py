@@ -173,6 +173,16 @@ _ADVICE: dict[tuple[str, int], str] = {
     ("pidfd_open", _errno.EPERM): "pidfd_open is filtered here (a container's seccomp profile)",
     ("host", _errno.EPERM): _NO_THREADS,
     ("pthread_create", _errno.EPERM): _NO_THREADS,
+    ("relay", _errno.ESRCH): "the creator's children go to another PID namespace than its own (unshare or setns), in "
+    "which they cannot be told its ids: only plain fork and bare=True start them; or the creator ended meanwhile",
+    ("relay", _errno.ECHILD): "the process between creator and task was killed",
+    (
+        "libc_tid",
+        _errno.ENOSYS,
+    ): "neither the kernel (PR_GET_TID_ADDRESS) nor the C library says where the latter keeps "
+    "a thread's id, which a copy without fork() must set: only plain fork is possible here",
+    ("leave_out", _errno.ENOMEM): "a buffer's memory is not mapped (any more)",
+    ("leave_out", _errno.EINVAL): "a buffer is memory of a device",
     ("host", _errno.EAGAIN): "no thread could be made: see RLIMIT_NPROC, pids.max and kernel.threads-max",
     ("pidfd_open", _errno.EMFILE): "too many open files: see RLIMIT_NOFILE",
     **{

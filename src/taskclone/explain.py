@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import Final, get_args
 
+from taskclone import forms
 from taskclone.flags import PRESET_MEANINGS, PRESETS, ROWS, Call, CloneFlags, Row, call_note, flag_names, members
 from taskclone.rules import Context, advice, broken
 
@@ -83,9 +84,10 @@ def explain_flag(member: CloneFlags) -> str:
     return f"CLONE_{member.name}: {row.full_meaning}\n{lines}"
 
 
-def explain_set(flags: CloneFlags, *, exit_signal: int = 0) -> str:
+def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False) -> str:
     """A set as text: names, number, preset; one line a resource; what else it does; the rules that it breaks.
 
+    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan.
     The rules are those of clone3 on the running kernel; privileges are named, not checked.
     Raises ValueError for an exit signal that is negative.
     """
@@ -95,6 +97,7 @@ def explain_set(flags: CloneFlags, *, exit_signal: int = 0) -> str:
         _section("namespaces of the task's own", _new_namespaces(flags)),
         _section("what else the set does", _actions(flags)),
         _section("bits that no flag of the table has", _unknown(flags)),
+        "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(flags, bare)}",
         f"its end, with exit signal {exit_signal}: {_end(flags, exit_signal)}",
         _section("privileges that it needs", _privileges(flags)),
         _rules(flags, exit_signal),

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, Unpack, overload
 
 from taskclone._core import shared_stats
+from taskclone.childsetup import NOTHING, ChildSetup
 from taskclone.errors import FlagError, UnsupportedOperation
 from taskclone.flags import CloneFlags
 from taskclone.plan import Plan, PlanFields, Program, as_argv, set_starter
-from taskclone.routes import children, copied, program, shared, thread
+from taskclone.routes import children, copied, forked, program, shared, thread
 from taskclone.task import Task, check_timeout
 
-__all__ = ["call", "clone", "stats"]
+__all__ = ["call", "clone", "fork", "stats"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -150,6 +151,31 @@ def call(
     finally:
         if task.done() and plan.exit_signal and not plan.bits & _THREAD:
             task.wait()
+
+
+def fork(flags: CloneFlags | int | str = 0, setup: ChildSetup | None = None) -> Task[int] | None:
+    """Copies this process; both go on from the call, as with ``os.fork``, whose hooks and audit event it has.
+
+    Where flags or a setup ask for it the copy shares, or has of its own, what they say. It does not go on before this
+    process has its pidfd and its setup is done. The Tasks of this process are not its children: it cannot wait for
+    them.
+
+    Args:
+        flags: a set without VM, THREAD and VFORK. With FILES, FS, SYSVSEM or IO no other thread may be alive, and
+            pthread_atfork's handlers do not run: see ``bare`` of ``Plan``.
+        setup: what is done in the copy before it goes on.
+
+    Returns:
+        None in the copy. Here a Task: its ``result()`` is the copy's exit code (TaskDied for a signal).
+
+    Raises:
+        FlagError: VM, THREAD or VFORK, or a set that the kernel refuses.
+        UnsupportedOperation: a flag that copies cannot have, or other threads where none may be.
+        StartError: a system call or a step of the setup failed; there is no copy.
+    """
+    plan = Plan(flags, setup=NOTHING if setup is None else setup)
+    forked.check(plan)
+    return forked.start(plan)
 
 
 def end_task(task: Task[Any]) -> None:

@@ -6,9 +6,9 @@ import os
 import signal as _signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeAlias, TypedDict, TypeVar, cast
 
-from taskclone import rules
+from taskclone import forms, rules
 from taskclone.childsetup import NOTHING, ChildSetup
 from taskclone.errors import UnsupportedOperation
 from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags, flag_names, parse_flags
@@ -24,7 +24,9 @@ R = TypeVar("R")
 Argument: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Program: TypeAlias = Sequence[Argument]
 Stream: TypeAlias = Any  # None, a descriptor, subprocess.DEVNULL or STDOUT, CAPTURE, or an object with fileno()
+Buffer: TypeAlias = Any  # an object with the buffer protocol
 
+_STREAMS: Final = ("stdin", "stdout", "stderr")
 MIN_STACK = 64 << 10
 MAX_STACK = 1 << 40
 
@@ -49,11 +51,31 @@ class PlanFields(TypedDict, total=False):
     stdin: Stream
     stdout: Stream
     stderr: Stream
+    bare: bool
+    leave_out: Sequence[Buffer]
+
+
+class _Buffers(tuple[Buffer, ...]):
+    """Compared and hashed by identity: an array's own == compares, and answers with, arrays."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Buffers) and tuple(map(id, self)) == tuple(map(id, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self)))
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(f'<{type(one).__name__} of {memoryview(one).nbytes} bytes>' for one in self)}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a task is to be started. Frozen, hashable, equal by value (streams by identity).
+    """How a task is to be started. Frozen, hashable, equal by value (streams and ``leave_out`` by identity).
 
     Attributes:
         flags: what is shared and what is new: CloneFlags, a number, or text such as "VM|FILES".
@@ -67,10 +89,20 @@ class Plan:
             ``fileno()``, ``subprocess.DEVNULL``; for the output also ``taskclone.CAPTURE`` (``Task.stdout``,
             ``Task.stderr``), for stderr also ``subprocess.STDOUT``. Not with FILES, nor for a thread. A function's
             ``print`` goes there if its ``sys.stdout`` writes to descriptor 1.
+        bare: copied memory only, for functions: one clone3 in the place of fork(), the fastest copy. No handler that
+            others have set for a fork runs, neither of the C library (pthread_atfork) nor of the interpreter
+            (``os.register_at_fork``): what another thread has locked at that moment, malloc's locks included, is
+            locked for ever in the task, and ``random`` gives the creator's next numbers. For bodies that touch no
+            threads, locks or libraries. Without it a set that can be had in no other way (FILES, FS, SYSVSEM, IO) is
+            refused while this process has other threads.
+        leave_out: copied memory only, for functions: buffers (bytearray, mmap, arrays, ...) whose whole pages are not
+            in the copy, so that a start does not cost more for them (MADV_DONTFORK of madvise(2), for the moment of
+            the start; MADV_DOFORK afterwards, whatever was set before). The task must not touch such a buffer: that
+            is SIGSEGV. What lies on the pages at its two ends is copied.
 
     Raises:
-        FlagError: the kernel refuses the set of flags, or it does not go with the setup or the streams: what the
-            flags share would change for the creator too.
+        FlagError: the kernel refuses the set of flags, or it does not go with the rest of the plan: what the flags
+            share would change for the creator too.
         TypeError, ValueError: a field is not what it should be.
     """
 
@@ -83,10 +115,17 @@ class Plan:
     stdin: Stream = field(default=None, kw_only=True)
     stdout: Stream = field(default=None, kw_only=True)
     stderr: Stream = field(default=None, kw_only=True)
+    bare: bool = field(default=False, kw_only=True)
+    leave_out: Sequence[Buffer] = field(default=(), kw_only=True)
+    """A list or tuple; kept as a tuple."""
     bits: int = field(default=0, init=False, repr=False, compare=False)
     """``flags`` as a plain int: IntFlag's operators are too slow for the way of a start."""
     has_setup: bool = field(default=False, init=False, repr=False, compare=False)
     """Whether there are steps to take: a setup, or a stream."""
+    plain: bool = field(default=False, init=False, repr=False, compare=False)
+    """Neither flags nor setup, nor a word on how memory is copied."""
+    how: Any = field(default=None, init=False, repr=False, compare=False)
+    """What the copied route keeps of it, so that it is worked out once: see routes.copying."""
     routes: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What launch has chosen for functions (False) and programs (True)."""
 
@@ -102,6 +141,10 @@ class Plan:
             raise ValueError("name has a NUL character in it")
         if not isinstance(self.setup, ChildSetup):
             raise TypeError(f"setup must be a ChildSetup, not {type(self.setup).__name__}")
+        if not isinstance(self.bare, bool):
+            raise TypeError(f"bare must be True or False, not {self.bare!r}")
+        if self.leave_out != ():
+            object.__setattr__(self, "leave_out", _check_buffers(self.leave_out))
         rules.require_legal(flags, rules.Context(exit_signal=signal or 0, setup=self._setup_in_use()))
         if self.stack_size is not None and not (
             isinstance(self.stack_size, int) and MIN_STACK <= self.stack_size <= MAX_STACK
@@ -111,6 +154,7 @@ class Plan:
             raise TypeError(f"daemon must be True or False, not {self.daemon!r}")
         streams = self.stdin, self.stdout, self.stderr
         object.__setattr__(self, "has_setup", self.setup != NOTHING or any(s is not None for s in streams))
+        object.__setattr__(self, "plain", not (self.bits or self.has_setup or self.bare or self.leave_out))
 
     @property
     def flag_set(self) -> CloneFlags:
@@ -118,8 +162,9 @@ class Plan:
         return cast(CloneFlags, self.flags)
 
     def _setup_in_use(self) -> frozenset[str]:
-        """Names of the fields that ask for something to be done in the child, for the rules."""
-        used = [item for item in ("stdin", "stdout", "stderr") if getattr(self, item) is not None]
+        """Names of the fields in use that the rules hold against the flags."""
+        used = [item for item in _STREAMS if getattr(self, item) is not None]
+        used += [item for item in ("bare", "leave_out") if getattr(self, item)]
         if self.setup is not NOTHING:
             names = (item.name for item in fields(self.setup))
             used += [name for name in names if getattr(self.setup, name) != getattr(NOTHING, name)]
@@ -127,15 +172,22 @@ class Plan:
 
     def start(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]:
         """Starts a task that calls ``fn(*args, **kwargs)``; ``fn`` may also be a program's argv, without arguments."""
+        route = self.routes.get(False)
+        if route is not None and callable(fn):  # the same, by fewer functions: see launch.clone
+            return route.start(self, fn, args, kwargs or None)  # type: ignore[no-any-return]
         if _starter is None:
             raise RuntimeError("taskclone.launch is not imported")
         return _starter(self, fn, args, kwargs or None)
 
     def explain(self) -> str:
-        """What a task of this plan shares, in text, one line a resource."""
+        """What a task of this plan shares, in text, one line a resource, and how its memory is copied, if it is."""
         from taskclone.explain import explain_set  # text that a start has no use for
 
-        return explain_set(self.flag_set, exit_signal=self.exit_signal or 0)
+        signal = self.exit_signal
+        if signal is None:
+            copied = not self.bits & (CloneFlags.VM | CloneFlags.PARENT)
+            signal = forms.default_exit_signal(forms.form_of(self.bits, self.bare)) if copied else 0
+        return explain_set(self.flag_set, exit_signal=signal, bare=self.bare)
 
     def __repr__(self) -> str:
         parts = [repr(flag_names(self.flag_set))]
@@ -148,10 +200,31 @@ class Plan:
         return f"Plan({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        for item in ("stdin", "stdout", "stderr"):
+        for item in _STREAMS:
             if getattr(self, item) is not None:
                 raise TypeError(f"cannot pickle a Plan with {item}: a stream belongs to this process")
-        return type(self), (self.flags, self.name, self.setup, self.stack_size, self.exit_signal, self.daemon)
+        if self.leave_out:
+            raise TypeError("cannot pickle a Plan with leave_out: a buffer belongs to this process")
+        return _again, (type(self), {item.name: getattr(self, item.name) for item in fields(self) if item.init})
+
+
+def _again(kind: type[Plan], values: dict[str, Any]) -> Plan:
+    return kind(**values)
+
+
+def _check_buffers(value: object) -> tuple[Buffer, ...]:
+    if not isinstance(value, list | tuple):  # a bytearray is a sequence, too
+        raise TypeError(f"leave_out must be a list of buffers, not {type(value).__name__}")
+    for one in value:
+        try:
+            view = memoryview(one)
+        except TypeError:
+            raise TypeError(f"leave_out must hold buffers, not {type(one).__name__}") from None
+        if not view.contiguous:
+            raise ValueError(
+                f"leave_out: a {type(one).__name__} in pieces cannot be left out; name what it is a part of"
+            )
+    return _Buffers(value) if value else ()
 
 
 def _encoded(name: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import Final
 from taskclone.errors import FlagError
 from taskclone.flags import ROWS, SYS_ADMIN, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names
 from taskclone.rule import Context, Rule, Version, came_with, flags_with, has_sys_admin, needs
-from taskclone.setuprules import SETUP_RULES
+from taskclone.setuprules import PLAN_RULES
 
 __all__ = ["RULES", "Context", "Rule", "advice", "broken", "missing_privilege", "require_legal"]
 
@@ -359,7 +359,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "into another",
         cure="leave CLONE_THREAD out, or name a threaded group below the same domain",
     ),
-    *SETUP_RULES,
+    *PLAN_RULES,
 )
 
 

@@ -1,4 +1,4 @@
-"""Rules over flags and setup: what a flag shares with the creator, the child's setup must not change.
+"""Rules over flags and the rest of a plan: what a flag shares with the creator, the child's setup must not change.
 
 The kernel would let it pass and the creator would be changed too: so none of these is the kernel's own, and all of
 them come after those of taskclone.rules that are. Setup is known here by the names of its fields only; a field stands
@@ -12,7 +12,7 @@ from typing import Final
 from taskclone.flags import Call, CloneFlags
 from taskclone.rule import Rule
 
-__all__ = ["SETUP_RULES"]
+__all__ = ["PLAN_RULES", "SETUP_RULES"]
 
 _F = CloneFlags
 _BOTH: tuple[Call, ...] = ("clone", "clone3")
@@ -53,5 +53,18 @@ SETUP_RULES: Final[tuple[Rule, ...]] = (
         ("oom_score", "memory"),
         "shares memory, for which the kernel keeps one out-of-memory score and charges one control group",
         "leave CLONE_VM or {setup} out: limits on memory need memory that is copied",
+    ),
+)
+
+PLAN_RULES: Final[tuple[Rule, ...]] = (
+    *SETUP_RULES,
+    Rule(
+        id="vm-copy",
+        calls=_BOTH,
+        all_of=_F.VM,
+        setup=("bare", "leave_out"),
+        kernel_refuses=False,
+        message="CLONE_VM shares memory, and {setup} says how memory is to be copied",
+        cure="leave CLONE_VM or {setup} out",
     ),
 )

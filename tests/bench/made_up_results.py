@@ -22,6 +22,7 @@ COSTS: Costs = {  # us at no heap, us for each MB
     "thread": (12, 0),
     "thread_joined": (15, 0),
     "copied": (110, 4),
+    "bare": (50, 4),
     "py_thread": (30, 0),
     "py_fork": (100, 4),
 }
@@ -54,5 +55,7 @@ def make_up(heaps: tuple[int, ...] = (0, 2, 8), **changed: tuple[float, float]) 
         for series, cost in costs.items()
         for heap in heaps
     ]
+    left_out = changed.get("left_out", (110, 0))
+    points += [make_point("left_out", "left_out", size, left_out) for size in sorted({0, heaps[-1]})]
     memcpy = {64 << 10: (1500, 1600, 1700), 2 << 20: (60_000, 61_000, 62_000)}
     return Results("launch", dict(HOST), 10_000, 1.0, tuple(points), memcpy, {}, ("a note",))

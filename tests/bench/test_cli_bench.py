@@ -82,7 +82,7 @@ def test_verdict_and_bars_are_printed(ran: tuple[Path, subprocess.CompletedProce
     assert "copied" in done.stdout
     bars = done.stdout.partition("What it must reach:")[2].strip().splitlines()
     states = [line.strip().split("  ")[0] for line in bars]
-    assert len(bars) == 12
+    assert len(bars) == 14
     assert set(states) <= {"reached", "missed", "not measured"}
 
 

@@ -18,7 +18,7 @@ PACKAGE = Path(taskclone.__file__).parent
 PUBLIC = {
     "CAPTURE", "PROCESS", "SHARED", "THREAD", "CloneFlags",
     "ChildSetup", "Executor", "ExitStatus", "Plan", "Task",
-    "call", "clone", "stats",
+    "call", "clone", "fork", "stats",
     "FlagError", "OutcomeError", "StartError", "TaskDied", "TaskError", "TaskTerminated", "UnsupportedOperation",
 }  # fmt: skip
 

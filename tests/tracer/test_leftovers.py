@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 from scripts import PRELUDE, start
 
-from proc import WALL, children_of, gone, state_of, until
+from proc import WALL, children_of, gone, in_call, state_of, until
 from taskclone.errors import TaskDied
 from taskclone.tracer.records import Call, Record
 from taskclone.tracer.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+WRITE = {"x86_64": 1, "aarch64": 64}[platform.machine()]
 
 FAMILY = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -200,7 +203,7 @@ def test_a_reader_that_does_not_read_stops_nobody_for_ever() -> None:
     """The pipe is full, the tracer sleeps in its write; it is ended all the same."""
     with tracing("while True:\n    if not os.fork(): os._exit(0)\n    os.wait()\n") as trace:
         (tracer,) = children_of(os.getpid())
-        until(lambda: Path(f"/proc/{tracer}/wchan").read_text() in ("anon_pipe_write", "pipe_write"), "a full pipe")
+        until(lambda: in_call(tracer, WRITE), "a full pipe")
         (program,) = (pid for pid in children_of(tracer))
     assert reaped(program)
     assert trace.status is None

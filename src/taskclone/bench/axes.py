@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from taskclone.bench.host import available_mb
 
-__all__ = ["AXES", "Axis", "Burden", "size_text"]
+__all__ = ["AXES", "LEFT_OUT", "Axis", "Burden", "size_text"]
 
 MB = 1024 * 1024
 HUGE_PAGE = 2 * MB
@@ -60,6 +60,18 @@ class HugeHeap(Heap):
 
     def _grow(self, more: int) -> None:
         self._add(more * MB, HUGE_PAGE, mmap.MADV_HUGEPAGE)
+
+
+LEFT_OUT: list[mmap.mmap] = []
+"""What ``LeftOut`` has, for the series that leave it out."""
+
+
+class LeftOut(Heap):
+    """Heap that the series themselves leave out of their copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = LEFT_OUT
 
 
 class Mappings(Burden):
@@ -115,6 +127,7 @@ def _most_descriptors() -> int:
 AXES = {
     "heap": Axis("heap MB", "MB", Heap, _most_mb),
     "huge": Axis("heap MB", "MB", HugeHeap, _most_mb),
+    "left_out": Axis("left out MB", "MB", LeftOut, _most_mb),
     "mappings": Axis("mappings", "mappings", Mappings, _most_mappings),
     "descriptors": Axis("descriptors", "descriptors", Descriptors, _most_descriptors),
     "cpus": Axis("CPUs", "cpus", Cpus, lambda: len(os.sched_getaffinity(0))),

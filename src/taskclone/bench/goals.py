@@ -31,7 +31,23 @@ def goals(results: Results) -> tuple[Bar, ...]:
                 ("4 GB", 1.1, lambda mb: mb >= 4096),
             )
         ),
+        _beside(
+            results, "bare", "c_fork", "bare copy / fork and wait in C, with result, no heap", 1.8, lambda mb: mb == 0
+        ),
+        _left_out(results),
     )
+
+
+def _left_out(results: Results) -> Bar:
+    """The largest heap, left out, beside none at all."""
+    curve = results.curve("left_out", "left_out")
+    name = "copied, with result: heap left out"
+    if len(curve) < 2:
+        return Bar(f"{name} / no heap", None, 1.3, "x", "needs two heaps")
+    none, most = curve[0], curve[-1]
+    ratio = most.total.median / none.total.median
+    detail = f"{most.total.median / 1e3:.0f} us against {none.total.median / 1e3:.0f}"
+    return Bar(f"{name}, {most.size} MB / no heap", ratio, 1.3, "x", detail)
 
 
 def _same_as_loop(results: Results) -> Bar:

@@ -95,7 +95,7 @@ def launch(
     10,000 launches a point or 20 seconds, whichever comes first; a tenth of that for the points that explain.
     """
     from taskclone.bench import host
-    from taskclone.bench.cases.launch import CASE, EXPLAINING, HUGE
+    from taskclone.bench.cases.launch import CASE, EXPLAINING, HUGE, LEFT_OUT
     from taskclone.bench.run import Options
 
     make_folders(json_file, png, svg)
@@ -105,13 +105,15 @@ def launch(
                                  param_hint="--heap")  # fmt: skip
     if huge_pages and len(heaps) < 2:
         raise click.BadParameter("a slope needs two heaps: --heap 0,32", param_hint="--huge-pages")
-    parts = (*(EXPLAINING if explain else ()), *((HUGE._replace(sizes=heaps),) if huge_pages else ()))
+    parts = [LEFT_OUT._replace(sizes=(0, heaps[-1]))] if heaps[-1] else []
+    parts += EXPLAINING if explain else ()
+    parts += [HUGE._replace(sizes=heaps)] if huge_pages else []
     count = count or (500 if quick else 10_000)
     seconds, rounds = (0.5, 3) if quick else (20.0, 10)
     cpu = None if unpinned else host.pick_cpu()
     rounds = min(rounds, count)
     part_count, part_seconds = max(count // 10, rounds), seconds / 2 if quick else seconds / 10
-    options = Options(heaps, count, seconds, rounds, cpu, loop, parts, part_count, part_seconds)
+    options = Options(heaps, count, seconds, rounds, cpu, loop, tuple(parts), part_count, part_seconds)
     click.echo(
         f"{len(CASE.series)} ways to start a task, {len(heaps)} heaps up to {heaps[-1]} MB, {length_of(CASE, options)}",
         err=True,

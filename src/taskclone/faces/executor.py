@@ -17,10 +17,11 @@ from time import monotonic as _now
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from taskclone.errors import FlagError, StartError, UnsupportedOperation
-from taskclone.flags import PROCESS, CloneFlags
+from taskclone.flags import PROCESS, CloneFlags, flag_names
+from taskclone.forms import form_of
 from taskclone.launch import check, end_task
 from taskclone.plan import Plan
-from taskclone.routes import copied
+from taskclone.routes import copying
 from taskclone.task import Task, check_timeout
 
 __all__ = ["Executor"]
@@ -83,6 +84,11 @@ class Executor(futures.Executor):
                 "executor-needs-no-vfork",
             )
         check(plan)
+        if not plan.bits & CloneFlags.VM and form_of(plan.bits) == "bare":
+            raise UnsupportedOperation(
+                f"{flag_names(plan.bits)} without VM makes bare copies, which are refused beside other threads, and an "
+                "executor has one; share memory too, or leave these flags out"
+            )
         self._pool = _Pool(max_workers, plan, timeout)
         # Without a last word of its user the executor ends when it is collected, after the calls that it has.
         self._forgotten = weakref.finalize(self, self._pool.close)
@@ -151,7 +157,7 @@ class _Pool:
         if os.getpid() != self._owner:  # before the lock, which a fork may have left locked
             raise RuntimeError(f"this executor belongs to process {self._owner}: a task or a fork cannot submit to it")
         if self._copies:
-            copied.warn_of_threads()
+            copying.warn_of_threads()
         with self._lock:
             if self._closed or _exiting:
                 when = "at the interpreter's exit" if _exiting else "after shutdown"
@@ -204,7 +210,7 @@ class _Pool:
         if not call.future.set_running_or_notify_cancel():
             return
         task: Task[Any] | BaseException
-        with copied.quiet():  # submit() has warned
+        with copying.quiet():  # submit() has warned
             try:
                 task = call.context.run(self._plan.start, call.fn, *call.args, **call.kwargs)
             except BaseException as error:
@@ -336,7 +342,7 @@ def _tell(future: futures.Future[Any], value: object, error: BaseException | Non
 
 def _own_thread(name: str, body: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=body, name=name)
-    copied.own_threads.add(thread)
+    copying.own_threads.add(thread)
     thread.start()
     return thread
 

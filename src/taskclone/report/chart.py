@@ -33,6 +33,7 @@ LOOKS = {
     "c_vm": Look("#b9a3d6", 1.2, "-", "^"),
     "py_fork": Look("#c1272d", 1.6, "--", "s"),
     "copied": Look("#c1272d", 2.0),
+    "bare": Look("#e8888c", 2.0, "-", "v"),
     "mp_process": Look("#7b3f98", 1.6, "--", "v"),
     "rewrite": Look("#999999", 1.6),
     "rewrite_after": Look("#e08a3c", 2.0),

@@ -8,7 +8,7 @@ import signal
 
 from taskclone._core import Child, children_forget, children_running
 from taskclone.flags import CloneFlags
-from taskclone.outcome import ExitStatus, status_from
+from taskclone.outcome import ExitStatus, Outcome, died, status_from
 from taskclone.routes import fallback
 from taskclone.task import Granted
 
@@ -23,8 +23,7 @@ class ChildHandle(Child):
 
     @property
     def granted(self) -> Granted:
-        """The exit signal is SIGCHLD: by fork's own word, or because execve sets it."""
-        return Granted(CloneFlags(self.flags), signal.SIGCHLD)
+        return Granted(CloneFlags(self.flags), self.exit_signal)
 
     @property
     def emulated(self) -> dict[str, str]:
@@ -53,6 +52,24 @@ class ChildHandle(Child):
             self.send_signal(signal.SIGKILL)
         if not self.wait(timeout):
             raise TimeoutError(f"task {self.pid} is still there {timeout:g} s after SIGKILL: it waits in the kernel")
+
+
+class ExitCodeHandle(ChildHandle):
+    """One that leaves an exit code and nothing else."""
+
+    __slots__ = ()
+
+    def who(self) -> str:
+        return f"task {self.pid}"
+
+    def plain(self) -> Outcome | None:
+        status = self.status()
+        return None if status is None or status.code is None else ("value", status.code)
+
+    def outcome(self) -> Outcome:
+        status = self.status()
+        assert status is not None, "outcome() before the end"
+        raise died(self.who(), status)
 
 
 def end_all() -> None:

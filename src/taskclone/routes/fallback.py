@@ -9,6 +9,7 @@ __all__ = ["emulated"]
 _WHY = "clone3 is missing or filtered here, and clone(2) cannot say it"
 _HOW = {
     CloneFlags.CLEAR_SIGHAND: "each handler was reset in the task by a call of its own, before the body",
+    CloneFlags.PIDFD: "the creator opens one of its own once the task is there, if it can",
     CloneFlags.PARENT_SETTID: "the id was taken from what clone(2) returned: beside PIDFD it has no place for it",
 }
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from taskclone._core import program_start
 from taskclone.flags import CloneFlags, flag_names
-from taskclone.outcome import Outcome, died
 from taskclone.plan import Plan, unsupported
 from taskclone.routes import setup
-from taskclone.routes.children import ChildHandle
+from taskclone.routes.children import ExitCodeHandle
 from taskclone.task import Task
 
 NAME = "program"
@@ -36,20 +35,14 @@ def check(plan: Plan) -> None:
         raise unsupported(NAME, "SIGHAND: the program's setup would change the creator's handlers", "leave it out")
 
 
-class ProgramHandle(ChildHandle):
+class ProgramHandle(ExitCodeHandle):
     """A child that has become a program."""
 
     __slots__ = ("program",)
     program: str
 
-    def plain(self) -> Outcome | None:
-        status = self.status()
-        return None if status is None or status.code is None else ("value", status.code)
-
-    def outcome(self) -> Outcome:
-        status = self.status()
-        assert status is not None, "outcome() before the end"
-        raise died(f"program {self.program!r}, task {self.pid},", status)
+    def who(self) -> str:
+        return f"program {self.program!r}, task {self.pid},"
 
 
 def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Task[int]:

@@ -1,4 +1,4 @@
-"""A plan's setup and streams on their way to the core: which of it a route carries, and what the child is given."""
+"""A plan's setup and streams on their way to the core, and which fields a route carries."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from taskclone.task import Task
 if TYPE_CHECKING:
     from taskclone._core import _Setup
 
-__all__ = ["CARRIES", "capturing", "require", "steps"]
+__all__ = ["CARRIES", "COPYING", "capturing", "require", "steps"]
 
 STREAMS = ("stdin", "stdout", "stderr")
 _SETUP = ("cwd", "environment", "signals", "sigmask", "parent_death_signal", "close_fds", "core")
+COPYING = ("bare", "leave_out")
+"""Fields of a plan that are about the copy of memory."""
 
 CARRIES: dict[str, frozenset[str]] = {
-    "copied": frozenset({*_SETUP, *STREAMS} - {"core"}),
+    "copied": frozenset({*_SETUP, *STREAMS, *COPYING} - {"core"}),
     "shared": frozenset({*_SETUP, *STREAMS} - {"environment", "close_fds"}),
     "thread": frozenset(),
     "program": frozenset({*_SETUP, *STREAMS} - {"core"}),
@@ -36,16 +38,18 @@ _WHY = {
     ("copied", "core"): "it is about functions that share memory (VM)",
     ("program", "core"): "it is about functions that share memory",
     ("thread", "core"): "it is about tasks with a death of their own",
+    ("program", "bare"): "no memory is copied for a program",
+    ("program", "leave_out"): "no memory is copied for a program",
 }
 
 
 def require(route: str, plan: Plan) -> None:
     """Raises UnsupportedOperation for the first field that the route does not carry. (What the flags exclude, the rules
     have refused.)"""
-    if not plan.has_setup:
-        return
     given = [name for name in _SETUP if getattr(plan.setup, name) != getattr(NOTHING, name)]
-    for name in given + [name for name in STREAMS if getattr(plan, name) is not None]:
+    given += [name for name in STREAMS if getattr(plan, name) is not None]
+    given += [name for name in COPYING if getattr(plan, name)]
+    for name in given:
         if name not in CARRIES[route]:
             why = "it has the creator's; flags=SHARED gives it a process of its own" if route == "thread" else ""
             raise unsupported(route, name, _WHY.get((route, name), why))

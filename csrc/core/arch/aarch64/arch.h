@@ -18,6 +18,9 @@ static inline long tc_syscall6(long nr, long a, long b, long c, long d, long e, 
     return x0;
 }
 
+/* clone(2) has its last two arguments in another order on each machine. */
+#define TC_CLONE_ORDER(parent, child, tls) (parent), (tls), (child)
+
 static inline uintptr_t tc_context_pc(const void *context)
 {
     return (uintptr_t)((const ucontext_t *)context)->uc_mcontext.pc;
@@ -29,6 +32,9 @@ static inline void *tc_thread_pointer(void)
     __asm__ volatile("mrs %0, tpidr_el0" : "=r"(tp));
     return tp;
 }
+
+/* How far below the thread pointer libc's descriptor of the thread begins. */
+static inline long tc_thread_descriptor(long size) { return size; }
 
 /* No restorer: the kernel returns through the vDSO. */
 #define TC_SA_RESTORER 0ul

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 from typing import Any
 
-from taskclone import PROCESS, SHARED, THREAD, CloneFlags, Task, clone
-from taskclone.bench.series import Case, Measure, Part, Series, c_loop, python_loop
+from taskclone import PROCESS, SHARED, THREAD, CloneFlags, Plan, Task, clone
+from taskclone.bench.axes import LEFT_OUT as LEFT_OUT_BUFFERS
+from taskclone.bench.series import Case, Measure, Part, Samples, Series, c_loop, python_loop
 from taskclone.bench.verdict import judge
 
-__all__ = ["CASE", "EXPLAINING", "HUGE"]
+__all__ = ["CASE", "EXPLAINING", "HUGE", "LEFT_OUT"]
 
 
 def nothing() -> None:
@@ -34,6 +35,19 @@ def route(flags: int, finish: Callable[[Task[Any]], object] | None = None) -> Me
         return clone(nothing, flags=flags)
 
     return python_loop(launch, finish or result_of)
+
+
+def bare() -> Task[Any]:
+    return BARE.start(nothing)
+
+
+BARE = Plan(bare=True)
+
+
+def left_out(count: int, seconds: float, size: int) -> Samples:
+    """Copied, without the memory that the process has got at this point."""
+    plan = Plan(leave_out=LEFT_OUT_BUFFERS)
+    return python_loop(lambda: plan.start(nothing), result_of)(count, seconds, size)
 
 
 def result_of(task: Task[Any]) -> object:
@@ -146,6 +160,14 @@ HUGE = Part(
 )
 """At the sizes of the run."""
 
+LEFT_OUT = Part(
+    "left_out",
+    "left_out",
+    (in_python("left_out", "taskclone copied, heap left out", "copied", left_out, (650, 0)),),
+    (),
+)
+"""At no size, and at the largest of the run."""
+
 CASE = Case(
     name="launch",
     series=(
@@ -154,6 +176,7 @@ CASE = Case(
         in_c("c_vm_vfork", "clone VM|VFORK (C)", "vm_vfork", (10, 0)),
         in_c("c_vm", "clone VM (C)", "vm", (9, 0)),
         in_python("copied", "taskclone copied", "copied", route(PROCESS), (650, 12)),
+        in_python("bare", "taskclone bare copy", "bare", python_loop(bare, result_of), (300, 12)),
         in_python("shared", "taskclone shared", "shared", route(SHARED), (25, 0)),
         in_python("in_place", "taskclone shared in place", "in place", route(SHARED | CloneFlags.VFORK), (20, 0)),
         in_python("shared_reaped", "taskclone shared, reaped", "shared", route(SHARED, end_of), (30, 0)),
@@ -170,8 +193,8 @@ CASE = Case(
     # does not fork would be charged for what does.
     together=(
         ("in_place", "py_thread", "shared", "shared_reaped", "thread", "thread_joined", "c_pthread", "c_vm_vfork"),
-        ("copied", "py_fork", "c_fork"),
+        ("copied", "bare", "py_fork", "c_fork"),
     ),
-    parts=(*EXPLAINING, HUGE),
+    parts=(LEFT_OUT, *EXPLAINING, HUGE),
     judge=judge,
 )

@@ -1,0 +1,140 @@
+"""What every copy of this process has in common, whether it runs a function or goes on where it is."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import contextlib
+import functools
+import os
+import signal
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from taskclone._core import BARE, FORK, RELAY, threads_running
+from taskclone.childsetup import ChildSetup
+from taskclone.flags import CloneFlags, flag_names
+from taskclone.forms import default_exit_signal, form_of
+from taskclone.plan import Plan, unsupported
+from taskclone.routes import setup
+
+if TYPE_CHECKING:
+    import threading
+
+    from taskclone._core import _How
+
+__all__ = ["check", "look_at_threads", "own_threads", "prepare_of", "quiet", "warn_of_threads"]
+
+_F = CloneFlags
+_CARRIED = int(
+    _F.FILES | _F.FS | _F.SYSVSEM | _F.IO | _F.VFORK | _F.PTRACE | _F.UNTRACED | _F.CLEAR_SIGHAND | _F.NNP
+    | _F.PIDFD | _F.PARENT_SETTID | _F.CHILD_SETTID | _F.CHILD_CLEARTID | _F.NEWNS | _F.EMPTY_MNTNS | _F.NEWUTS
+    | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
+)  # fmt: skip
+_CLEAR = int(_F.CLEAR_SIGHAND)
+_FORMS = {"fork": FORK, "relay": RELAY, "bare": BARE}
+
+
+def check(route: str, plan: Plan) -> None:
+    """Raises UnsupportedOperation for what no copy carries, and works out ``plan.how``."""
+    if plan.bits & _F.PARENT:
+        raise unsupported(
+            route, "PARENT: the task would be its creator's sibling, for which it cannot wait", "leave it out"
+        )
+    if plan.bits & ~_CARRIED:
+        raise unsupported(route, f"{flag_names(plan.bits & ~_CARRIED)} without VM in this version", "leave it out")
+    form = form_of(plan.bits, plan.bare)
+    if form != "bare" and plan.exit_signal not in (None, signal.SIGCHLD):
+        raise unsupported(route, "an exit signal other than SIGCHLD, which is fork's", "say bare=True, or share memory")
+    if plan.stack_size is not None:
+        raise unsupported(route, "stack_size: the stack is copied with the memory")
+    setup.require(route, plan)
+    exit_signal = 0
+    if form == "bare":
+        exit_signal = default_exit_signal(form) if plan.exit_signal is None else plan.exit_signal
+    how: _How = _FORMS[form], plan.bits, exit_signal, not plan.bare
+    object.__setattr__(plan, "how", how)
+
+
+def look_at_threads(plan: Plan) -> int:
+    """Before a copy: the warning where there are others, which a bare copy does not give. It is refused by the core,
+    which has to know the number of those that do not matter; that is returned."""
+    form, _, _, careful = plan.how
+    if form != BARE:
+        if _thread._count() or threads_running():  # besides the main thread
+            warn_of_threads()
+        return 0
+    return _harmless_threads() if careful else 0
+
+
+# ---- other threads --------------------------------------------------------------------------------------------------
+
+own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Threads of this package that hold no lock whenever another thread forks."""
+_quiet: set[tuple[int, int]] = set()
+
+
+def _harmless_threads() -> int:
+    here = _thread.get_ident()
+    return sum(thread.is_alive() and thread.ident != here for thread in own_threads)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The calling thread forks without a warning; for those who have given it at a better place."""
+    me = os.getpid(), _thread.get_ident()  # the child of the fork is not quiet
+    _quiet.add(me)
+    try:
+        yield
+    finally:
+        _quiet.discard(me)
+
+
+def warn_of_threads() -> None:
+    """A DeprecationWarning where the caller of this package has other threads: see the message."""
+    if (os.getpid(), _thread.get_ident()) in _quiet:
+        return
+    if _thread._count() + threads_running() <= sum(thread.is_alive() for thread in own_threads):
+        return
+    if not threads_running() and len(sys._current_frames()) == 1:
+        return  # a task of a process with threads: the count is that process's
+    warnings.warn(
+        f"process {os.getpid()} has other threads: the copy has none of them, but has their locks as they are, and may "
+        "hang on one; flags=SHARED and flags=THREAD do not copy",
+        DeprecationWarning,
+        stacklevel=_level_of_the_caller(),
+    )
+
+
+def _level_of_the_caller() -> int:
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] in ("taskclone", "concurrent"):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+# ---- in the copy ----------------------------------------------------------------------------------------------------
+
+
+def prepare_of(plan: Plan) -> Callable[[], None] | None:
+    """What the copy is to call after the core's steps, or None: its interpreter has to know what they have done."""
+    cleared = bool(plan.bits & _CLEAR)
+    if not cleared and not plan.setup.signals and plan.setup.environment is None:
+        return None
+    return functools.partial(_prepare, plan.setup, cleared)
+
+
+def _prepare(wanted: ChildSetup, cleared: bool) -> None:
+    """Brings the interpreter's table of handlers up to date, and os.environ."""
+    if cleared:
+        for handled in filter(lambda number: callable(_signal.getsignal(number)), signal.valid_signals()):
+            _signal.signal(handled, _signal.SIG_DFL)
+    assert isinstance(wanted.signals, tuple)
+    for number, how in wanted.signals:
+        _signal.signal(number, _signal.SIG_IGN if how == "ignore" else _signal.SIG_DFL)
+    if wanted.environment is not None:
+        os.environ.clear()
+        os.environb.update(wanted.environment)  # type: ignore[arg-type]
