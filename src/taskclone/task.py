@@ -172,6 +172,7 @@ class Task(Generic[R]):
 
         Raises:
             ValueError: there is none: somebody else reaped the task before one could be opened.
+            UnsupportedOperation: a seccomp filter keeps pidfd_open back, and the task has no pidfd from birth.
             OSError: EMFILE, ENFILE: no descriptor is to be had.
         """
         return self._handle.fileno()
