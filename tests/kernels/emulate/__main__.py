@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="machines side by side (2)")
     parser.add_argument("--cpus", type=int, default=1, help="processors of a machine (1)")
     parser.add_argument("--accel", choices=["tcg", "kvm"], default="tcg", help="how qemu runs code (tcg)")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds that a machine has (300)")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds that a machine has (600)")
     parser.add_argument("--slowness", type=float, default=SLOWNESS, help=f"factor on the tests' limits ({SLOWNESS:g})")
     parser.add_argument("--mirror", default=MIRROR, help="Debian mirror")
     parser.add_argument("--build", type=Path, help="meson's folder of the testing build (TASKCLONE_BUILD)")
