@@ -24,7 +24,8 @@ struct tc_status {
 /* waitid() on a pid or pidfd; raw, so that a host may call it. Fills status when it ended; 0, -ECHILD or another
  * -errno; 0 with status->source NONE: still running (WNOHANG). */
 int tc_waitid(int idtype, int id, int options, struct tc_status *status);
-/* What the pidfd still knows of a task that others have reaped; sets source PIDFD or LOST. */
+/* What the pidfd still knows of a task that others have reaped; sets source PIDFD or LOST. Raw; waits a second at most
+ * for one that is just being reaped. */
 void tc_status_of_reaped(int pidfd, struct tc_status *status);
 /* None, or (source, si_code, si_status, rusage as a tuple of 16 or None). */
 PyObject *tc_status_tuple(const struct tc_status *status);
