@@ -10,12 +10,13 @@ BUILD := build/$(notdir $(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find src csrc -type f ! -name '*.so' ! -name '*.pyc') meson.build meson_options.txt pyproject.toml
 PYTEST_ARGS ?=
+KERNELS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev lint types format-c docs stress bench clean
+.PHONY: help demo test test-kernels dev lint types format-c docs stress bench clean
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed ## build, install, run the sample in all its forms and a quick launch benchmark
 	@set -e; for form in "" vm ids fd stop crash cow namespaces; do \
@@ -30,6 +31,9 @@ test: $(VENV)/installed $(VENV)/testing ## run the whole suite
 
 stress: $(VENV)/installed $(VENV)/testing ## the stress tests alone
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+
+test-kernels: $(VENV)/installed $(VENV)/testing ## tests/kernels on Linux 5.10 to 7.3, emulated: 5 minutes; KERNELS="5.10 6.1" for some
+	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python tests/kernels/emulate $(KERNELS)
 
 bench: $(VENV)/installed ## the whole benchmarks, with their charts in out/
 	@mkdir -p out build

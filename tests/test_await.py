@@ -190,6 +190,28 @@ def test_without_a_descriptor_an_await_fails_and_the_task_goes_on(loop: Loop, fl
     loop.run(body)
 
 
+def test_a_kernel_without_pidfds_of_threads() -> None:
+    """As before Linux 6.9: a thread rings an eventfd; one with files of its own cannot."""
+    out = run(f"""
+sys.path.append({str(Path(__file__).parent)!r})
+import asyncio, errno
+import seccomp
+seccomp.refuse("pidfd_open", errno.EINVAL)
+async def main():
+    say(await clone(lambda: (time.sleep(0.05), 7)[1], flags=THREAD))
+    task = clone(time.sleep, 0.05, flags=THREAD & ~CloneFlags.FILES)
+    try: await task
+    except UnsupportedOperation as error: say(error)
+    task.wait()
+    say(await task)
+asyncio.run(main())
+""")
+    assert out[0] == 0, out
+    lines = out[1].splitlines()
+    assert (lines[0], lines[2], out[2]) == ("7", "None", "")
+    assert "6.9" in lines[1]
+
+
 # ---- ends -----------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from proc import WALL, Kcmp, children_of, held, pipe, shared_between, state_of, until
-from taskclone import CloneFlags, OutcomeError, Plan, TaskDied, call, clone
+from taskclone import ChildSetup, CloneFlags, OutcomeError, Plan, StartError, TaskDied, call, clone
 from taskclone.flags import ROWS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -310,6 +310,23 @@ def test_a_request_to_end_is_never_lost_however_early(form: str) -> None:
         assert task.wait(0).code in (None, 128 + signal.SIGTERM)
 
 
+class AskedToEnd(dict[str, str]):
+    """An environment that is set in a copy at a moment at which no handler is there yet."""
+
+    def clear(self) -> None:
+        super().clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@by_form("relay", "namespaces", "bare", "bare-NEWPID")
+def test_what_came_before_the_body_is_not_left_to_its_end(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may be one call in C, as here: the interpreter would look at signals after it."""
+    monkeypatch.setattr(os, "environ", AskedToEnd(os.environ))
+    task = clone(time.sleep, 60, setup=ChildSetup(environment={}), **FORMS[form])
+    status = task.wait(20)
+    assert status.signal == signal.SIGTERM or status.code == 128 + signal.SIGTERM
+
+
 @by_form()
 def test_kill(form: str) -> None:
     with pipe() as (read_end, write_end):
@@ -396,8 +413,6 @@ def test_other_threads_go_on_beside_a_relay_that_sleeps() -> None:
 
 
 def test_a_failed_step_of_one_with_vfork_is_a_start_error(tmp_path: Path) -> None:
-    from taskclone import ChildSetup, StartError
-
     for fields in ({"flags": "VFORK"}, {"flags": "VFORK", "bare": True}):
         with pytest.raises(StartError) as caught:
             clone(int, setup=ChildSetup(cwd=tmp_path / "missing"), **fields)

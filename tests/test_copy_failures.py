@@ -13,7 +13,7 @@ import pytest
 
 from creator import run
 from proc import children_of, until
-from taskclone import CloneFlags, StartError, call, clone
+from taskclone import ChildSetup, CloneFlags, StartError, call, clone
 from test_corners import no_descriptors_left
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -122,8 +122,6 @@ def test_without_a_descriptor_for_the_pidfd_a_relay_leaves_nothing(flags: F) -> 
 def test_a_handler_that_fails_is_the_setups_failure(
     fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from taskclone import ChildSetup
-
     class Broken(dict[str, str]):
         def clear(self) -> None:
             raise RuntimeError("no")

@@ -32,15 +32,15 @@ void tc_ring(int eventfd)
 
 void tc_ring_bells(struct tc_task *task)
 {
-    /* One that asks after the state has been set finds it. A thread with files of its own would ring other ones: it
-     * says ENDED of itself, which nobody awaits by a bell, and of lent tasks whose outcome came before a bell. */
+    /* A thread with files of its own would ring others. It says ENDED of itself, which nobody awaits by a bell; and see
+     * tc_settle(). */
     if (!atomic_load(&task->bells) || tc_private_files) return;
     tc_spin_lock(&task->bells_lock);
     for (struct tc_bell *bell = atomic_load(&task->bells); bell; bell = bell->next) tc_ring(bell->fd);
     tc_spin_unlock(&task->bells_lock);
 }
 
-static void hang(BellObject *self, struct tc_task *task)
+static void put_up(BellObject *self, struct tc_task *task)
 {
     atomic_fetch_add(&task->references, 1);
     self->task = task;
@@ -103,7 +103,7 @@ PyObject *tc_bell_for_task(struct tc_task *task)
     if (fd < 0) return tc_raise(-fd, "eventfd2");
     BellObject *self = new_bell(fd);
     if (!self) return NULL;
-    hang(self, task);
+    put_up(self, task);
     /* Whoever publishes an outcome looks for bells afterwards: one of us two sees the other. */
     if (atomic_load(&task->state) >= TC_DONE) tc_ring(fd);
     return (PyObject *)self;

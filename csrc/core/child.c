@@ -1,4 +1,4 @@
-/* The only C that runs in a child before its body.
+/* The only C that runs in a child before its body, with rawfork.c.
  *
  * Contract: the child may run on the thread-local storage of a suspended thread, in memory that it shares with its
  * creator, with every signal blocked. So: raw system calls only, no errno, no malloc, no stdio, nothing of Python.

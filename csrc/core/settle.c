@@ -64,6 +64,7 @@ int tc_settle(struct tc_task *task)
 {
     if (atomic_load(&task->state) == TC_ENDED) return 1;
     if (atomic_load(&task->alive) || tc_current_task()) return 0; /* in a task: it is no child of ours */
+    if (tc_private_files && atomic_load(&task->bells)) return 0;  /* not for us to ring: the host will */
     /* Hosts are never freed, so this is a host, perhaps another task's by now. */
     struct tc_host *host = task->host;
     uint32_t word = TC_LENT;

@@ -36,13 +36,28 @@ struct tc_pidfd_info {
 
 long tc_pidfd_ask(int pidfd) { return TC_SYS(SYS_ioctl, pidfd, TC_PIDFD_GET_INFO, &(struct tc_pidfd_info){0}); }
 
+/* Between the moment from which nobody can wait for a task any more and the one in which its pidfd has the status, the
+ * answer is one without it; whoever reaps may lose the processor there. Then ESRCH, from a kernel that keeps the status
+ * to one that asked a moment too early, from 6.13 and 6.14 for ever. */
+static int ask_until_kept(int pidfd, struct tc_pidfd_info *info)
+{
+    static const struct timespec pause = {0, 100000};
+    for (int i = 0, gone = 0; i < 10000; i++) {
+        *info = (struct tc_pidfd_info){.mask = TC_PIDFD_INFO_EXIT};
+        long err = TC_SYS(SYS_ioctl, pidfd, TC_PIDFD_GET_INFO, info);
+        if (err == -ESRCH && gone++ < 3) continue;
+        if (err < 0) return 0; /* absent: ENOTTY before 6.13, EINVAL on some */
+        if (info->mask & TC_PIDFD_INFO_EXIT) return 1;
+        i < 50 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
+    }
+    return 0;
+}
+
 void tc_status_of_reaped(int pidfd, struct tc_status *status)
 {
-    struct tc_pidfd_info info = {.mask = TC_PIDFD_INFO_EXIT};
+    struct tc_pidfd_info info;
     status->source = TC_STATUS_LOST;
-    /* Absent: ENOTTY before 6.13, EINVAL on some. */
-    if (pidfd < 0 || TC_SYS(SYS_ioctl, pidfd, TC_PIDFD_GET_INFO, &info) < 0 || !(info.mask & TC_PIDFD_INFO_EXIT))
-        return;
+    if (pidfd < 0 || !ask_until_kept(pidfd, &info)) return;
     int wait_status = info.exit_code;
     status->source = TC_STATUS_PIDFD;
     status->code = WIFEXITED(wait_status) ? CLD_EXITED : WCOREDUMP(wait_status) ? CLD_DUMPED : CLD_KILLED;

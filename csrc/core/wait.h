@@ -26,7 +26,8 @@ struct tc_status {
 int tc_waitid(int idtype, int id, int options, struct tc_status *status);
 /* PIDFD_GET_INFO (Linux 6.13) about nothing: 0, or -errno where the kernel does not have it. */
 long tc_pidfd_ask(int pidfd);
-/* What the pidfd still knows of a task that others have reaped; sets source PIDFD or LOST. */
+/* What the pidfd still knows of a task that others have reaped; sets source PIDFD or LOST. Raw; waits a second at most
+ * for one that is just being reaped. */
 void tc_status_of_reaped(int pidfd, struct tc_status *status);
 /* None, or (source, si_code, si_status, rusage as a tuple of 16 or None). */
 PyObject *tc_status_tuple(const struct tc_status *status);

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from probes import keeps_status
 
-from proc import PATIENCE, WALL, pipe
+from proc import PATIENCE, SLOWNESS, WALL, gone, pipe, until
 from taskclone import PROCESS, SHARED, CloneFlags, ExitStatus, Task, clone
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -55,10 +55,26 @@ def test_waitid_tells_how_a_program_ended(script: str, code: int, number: int) -
 # ---- somebody else takes it -----------------------------------------------------------------------------------------
 
 
+def started(body: Callable[[], object], flags: CloneFlags) -> Task[Any]:
+    """With SIGCHLD at its end, which comes when clone() is back: a copy that is gone earlier has no pidfd."""
+    if flags == IN_PLACE:
+        return clone(body, flags=flags, exit_signal=signal.SIGCHLD)
+    with pipe() as (read_end, write_end):
+
+        def when_told() -> object:
+            os.read(read_end, 1)
+            return body()
+
+        task = clone(when_told, flags=flags, exit_signal=signal.SIGCHLD)
+        os.write(write_end, b"x")
+        until(lambda: gone(task.pid), "it has ended")
+    return task
+
+
 @by_route
 @by_end
 def test_a_foreign_wait_steals_it(flags: CloneFlags, body: Any, code: int, number: int) -> None:
-    task = clone(body, flags=flags, exit_signal=signal.SIGCHLD)
+    task = started(body, flags)
     pid, status = os.waitpid(-1, 0)
     assert (pid, os.waitstatus_to_exitcode(status)) == (task.pid, code if number is None else -number)
     left = task.wait(PATIENCE)
@@ -96,7 +112,7 @@ def sigchld_ignored() -> Iterator[None]:
 @by_route
 @by_end
 def test_a_creator_that_ignores_sigchld(flags: CloneFlags, body: Any, code: int, number: int) -> None:
-    task = clone(body, flags=flags, exit_signal=signal.SIGCHLD)
+    task = started(body, flags)
     assert_left(task.wait(PATIENCE), code, number, has_word=body not in (leave, die))
 
 
@@ -125,6 +141,19 @@ def assert_left(status: ExitStatus, code: int | None, number: int | None, has_wo
     else:
         assert (status.code, status.signal, status.source) == (None, None, "lost")
     assert status.rusage is None
+
+
+@pytest.mark.usefixtures("sigchld_ignored")
+def test_a_status_asked_for_while_the_kernel_reaps() -> None:
+    """Between the moment from which no wait finds the task and the one in which its pidfd has the status."""
+    sources = set()
+    for _ in range(round(300 / SLOWNESS)):
+        task = clone(["true"])
+        while not task.done():
+            pass
+        assert task.status is not None
+        sources.add(task.status.source)
+    assert sources == ({"pidfd"} if keeps_status() else {"lost"})
 
 
 @pytest.mark.parametrize("flags", [PROCESS, SHARED], ids=["copied", "shared"])

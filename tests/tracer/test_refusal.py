@@ -14,9 +14,11 @@ from taskclone.tracer.refusal import why_refused
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-TRACE = """
+IMPORTS = """
 from taskclone.errors import StartError
 from proc import children_of, descriptors
+"""
+TRACE = """
 before = descriptors()
 try:
     with Trace(["/bin/true"]) as trace: list(trace.records())
@@ -28,7 +30,7 @@ say(children_of(os.getpid()), descriptors() == before)
 
 def refused(script: str) -> tuple[str, str]:
     """The error, and what is left, of a creator of its own."""
-    creator = start(script + TRACE)
+    creator = start(IMPORTS + script + TRACE)  # who changes his credentials may not find the modules any more
     out, err = creator.communicate(timeout=60)
     assert err == ""
     message, left = out.splitlines()
@@ -46,7 +48,7 @@ def test_by_a_seccomp_filter(error: str) -> None:
 
 def test_by_another_tracer() -> None:
     traced = python(
-        f"sys.path[:0] = {[str(Path(__file__).parents[1])]!r}\nfrom taskclone.tracer.trace import Trace{TRACE}"
+        f"sys.path[:0] = {[str(Path(__file__).parents[1])]!r}\nfrom taskclone.tracer.trace import Trace{IMPORTS}{TRACE}"
     )
     message, left = traced.out.splitlines()
     assert message.startswith("PTRACE_SEIZE EPERM ")

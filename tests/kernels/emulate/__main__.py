@@ -3,7 +3,8 @@
     python tests/kernels/emulate [KERNEL ...] [--file TEST_FILE ...]
 
 A KERNEL is a version (6.1: Debian's newest cloud kernel of that name), or a kernel's file. A line for each kernel and
-test file; exit status 1 when anything failed. What the tests print, and the consoles, are kept below build/kernels.
+test file; exit status 1 when anything failed, 2 when something is missing here. What the tests print, the consoles and
+the kernels, which are fetched once, are kept in build/kernels.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import argparse
 import os
 import platform
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,12 +20,12 @@ import guest
 from debian import MIRROR, Kernels
 from lacks import Lacking, need
 from machine import NEEDED, Machine
+from runs import Report, plan_runs, run_on
 
 KERNELS = ["5.10", "6.1", "6.12", "7.0", "7.3"]
 FOLDER = guest.ROOT / "build" / "kernels"
 SLOWNESS = 12.0
-"""Seconds in an emulated machine for one outside, as long as it computes."""
-DEMO = "taskclone demo crash"
+"""Seconds that an emulated machine computes at what takes one here."""
 
 
 def arguments() -> argparse.Namespace:
@@ -40,109 +39,53 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="machines side by side (2)")
     parser.add_argument("--cpus", type=int, default=1, help="processors of a machine (1)")
     parser.add_argument("--accel", choices=["tcg", "kvm"], default="tcg", help="how qemu runs code (tcg)")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds that a machine has (300)")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds that a machine has (600)")
     parser.add_argument("--slowness", type=float, default=SLOWNESS, help=f"factor on the tests' limits ({SLOWNESS:g})")
     parser.add_argument("--mirror", default=MIRROR, help="Debian mirror")
     parser.add_argument("--build", type=Path, help="meson's folder of the testing build (TASKCLONE_BUILD)")
     return parser.parse_args()
 
 
-def runs(files: list[str], options: list[str]) -> dict[str, list[str]]:
-    """What a machine does, by the name in the report."""
-    found = {}
-    for file in files or sorted(
-        str(path.relative_to(guest.ROOT)) for path in Path(__file__).parents[1].glob("test_*.py")
-    ):
-        found[file] = ["pytest", "-q", "-p", "no:cacheprovider", *options, file]
-    if not files:
-        found[DEMO] = [guest.interpreter(), "-c", "from taskclone.cli import main; main()", *DEMO.split()[1:]]
-    return found
-
-
-class Report:
-    """Prints a line for each kernel and test file, and the output of those that failed; one kernel writes at a time."""
-
-    def __init__(self, kernels: list[str], names: list[str]) -> None:
-        self._widths = max(map(len, kernels)), max(map(len, names))
-        self._lock = threading.Lock()
-        self.failed = False
-
-    def line(self, kernel: str, name: str, words: str, seconds: float, output: str = "") -> None:
-        kernel_width, name_width = self._widths
-        with self._lock:
-            print(f"{kernel:{kernel_width}}  {name:{name_width}}  {seconds:6.1f} s  {words}")
-            if output:
-                self.failed = True
-                print("    " + output.rstrip().replace("\n", "\n    "))
-            sys.stdout.flush()
-
-
-def run_on(kernel: str, image: Path, machine: Machine, names: list[str], report: Report) -> None:
-    """Everything on one kernel."""
-    began = time.monotonic()
-    label = Path(kernel).name
-    console, log = FOLDER / f"{label}.console", FOLDER / f"{label}.log"
-    left, running, release, off = list(names), "", "no kernel", False
-    with log.open("w") as file:
-        for told in machine.run(image, console):
-            if "boot" in told:
-                release = told["boot"]
-            elif "begin" in told:
-                running = told["begin"]
-            elif "end" in told:
-                left.remove(told["end"])
-                running = ""
-                output, status = told["output"], told["status"]
-                file.write(f"==== {told['end']}: exit status {status}\n{output}\n")
-                last = (output.strip().splitlines() or [""])[-1]
-                report.line(label, told["end"], last.strip("= "), told["seconds"], output if status else "")
-            else:
-                off = True
-    seconds = time.monotonic() - began
-    if left or not off:
-        last = console.read_text(errors="replace")[-3000:]
-        what = f"went down in {running}" if running else "went down"
-        report.line(
-            label, f"({release})", f"{what}; not run: {', '.join(left)}", seconds, f"The console's end:\n{last}"
-        )
-    else:
-        report.line(label, f"({release})", "whole", seconds)
-
-
 def main() -> int:
     wanted = arguments()
     FOLDER.mkdir(parents=True, exist_ok=True)
     source = Kernels(FOLDER, wanted.mirror)
+    names = wanted.kernels or KERNELS
+    todo = plan_runs(wanted.file, wanted.pytest)
     try:
         if wanted.list:
             print("\n".join(source.versions()))
             return 0
-        if platform.machine() != "x86_64":
-            raise Lacking("the emulated machines are x86-64, and run the binaries of this one")
-        build = wanted.build or os.environ.get("TASKCLONE_BUILD")
-        if not build:
-            raise Lacking("TASKCLONE_BUILD is unset: it names the build folder with the C programs; make sets it")
+        build = testing_build(wanted.build)
         need(NEEDED)
-        kernels = wanted.kernels or KERNELS
-        images = [Path(kernel) if "/" in kernel else source.image(kernel) for kernel in kernels]
-        todo = runs(wanted.file, wanted.pytest)
-        machine = Machine(
-            FOLDER / "initramfs", processors=wanted.cpus, accelerator=wanted.accel, timeout=wanted.timeout
-        )
+        images = [Path(name) if "/" in name else source.image(name) for name in names]
+        machine = Machine(FOLDER / "initramfs", wanted.cpus, accelerator=wanted.accel, timeout=wanted.timeout)
         with machine.initramfs.open("wb") as file:
-            guest.write(file, Path(build), todo, wanted.slowness, wanted.timeout)
+            guest.write(file, build, todo, wanted.slowness, wanted.timeout)
     except Lacking as error:
         print(f"test-kernels: {error}", file=sys.stderr)
         return 2
-    report = Report([Path(kernel).name for kernel in kernels], list(todo))
+    labels = [Path(name).name for name in names]
+    report = Report(labels, todo)
     with ThreadPoolExecutor(wanted.jobs) as pool:
-        done = [
-            pool.submit(run_on, kernel, image, machine, list(todo), report)
-            for kernel, image in zip(kernels, images, strict=True)
+        machines = [
+            pool.submit(run_on, label, image, machine, todo, report, FOLDER)
+            for label, image in zip(labels, images, strict=True)
         ]
-        for each in done:
-            each.result()
-    return int(report.failed)
+    for each in machines:
+        each.result()
+    print(f"{report.failed} failed; logs in {FOLDER}")
+    return 1 if report.failed else 0
+
+
+def testing_build(given: Path | None) -> Path:
+    """The folder with the C programs, for machines that can run them."""
+    if platform.machine() != "x86_64":
+        raise Lacking("the emulated machines are x86-64 and run the programs of this one, which is not")
+    build = given or os.environ.get("TASKCLONE_BUILD")
+    if not build:
+        raise Lacking("TASKCLONE_BUILD is unset: it names the build folder with the C programs; make sets it")
+    return Path(build)
 
 
 if __name__ == "__main__":

@@ -57,21 +57,15 @@ class Kernels:
     def versions(self) -> list[str]:
         """All that can be had now, the oldest first."""
         self._update()
-        return [version for version, _ in self._packages()]
+        return list(packages_by_version(self._names()))
 
-    def _packages(self) -> list[tuple[str, str]]:
-        """Versions and packages."""
-        found: dict[str, str] = {}
-        for name in self._apt("apt-cache", "pkgnames", "linux-").split():
-            match = PACKAGE.fullmatch(name)
-            if match and (match[1] == "binary" or match[2] not in found):
-                found[match[2]] = name
-        return sorted(found.items(), key=lambda item: list(map(int, re.findall(r"\d+", item[0]))))
+    def _names(self) -> list[str]:
+        return self._apt("apt-cache", "pkgnames", "linux-").split()
 
     def _fetch(self, version: str, image: Path) -> None:
         self._update()
         begins = re.compile(re.escape(version) + r"(?!\d)")
-        packages = [package for found, package in self._packages() if begins.match(found)]
+        packages = [name for found, name in packages_by_version(self._names()).items() if begins.match(found)]
         if not packages:
             raise Lacking(
                 f"no kernel {version} in {', '.join(SUITES)} of {self._mirror}. --list prints those that are; a kernel "
@@ -128,6 +122,16 @@ class Kernels:
         if done.returncode:
             raise Lacking(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
+
+
+def packages_by_version(names: list[str]) -> dict[str, str]:
+    """Of package names those of cloud kernels, by the kernel's version, the oldest first."""
+    found: dict[str, str] = {}
+    for name in names:
+        match = PACKAGE.fullmatch(name)
+        if match and (match[1] == "binary" or match[2] not in found):
+            found[match[2]] = name
+    return dict(sorted(found.items(), key=lambda item: list(map(int, re.findall(r"\d+", item[0])))))
 
 
 def kernel_in(package: Path) -> bytes:

@@ -1,6 +1,6 @@
 """What is in an emulated machine: this interpreter, the package as it is installed here, pytest, and the tests.
 
-Everything comes from this machine, so what is tested is the very build that `make test` tests.
+All of it is copied from the machine that this runs on: what is tested is the very build that ``make test`` tests.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from cpio import Archive
 from lacks import Lacking, need
 
 ROOT = Path(__file__).parents[3]
-SITE, JOB = "/site", "/job"
+SITE, TREE = "/site", "/tree"
 
-NEEDED = ("pytest", "click")
+DISTRIBUTIONS = ("pytest", "click")
 PROGRAMS = {
     "sh": "dash", "cat": "coreutils", "env": "coreutils", "kill": "procps", "ls": "coreutils", "sleep": "coreutils",
     "true": "coreutils",
@@ -57,7 +57,7 @@ def write(file: BinaryIO, build: Path, runs: dict[str, list[str]], slowness: flo
     _add_source_tree(archive, build)
     job = {
         "runs": runs,
-        "folder": JOB,
+        "folder": TREE,
         "timeout": timeout,
         "environment": {
             "HOME": "/root",
@@ -65,7 +65,7 @@ def write(file: BinaryIO, build: Path, runs: dict[str, list[str]], slowness: flo
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": SITE,
-            "TASKCLONE_BUILD": f"{JOB}/build",
+            "TASKCLONE_BUILD": f"{TREE}/build",
             "TASKCLONE_TEST_SLOWNESS": f"{slowness:g}",
         },
     }
@@ -131,7 +131,7 @@ def _add_packages(archive: Archive) -> None:
     archive.add_copy(f"{SITE}/taskclone", Path(taskclone.__file__).parent)
     archive.add_copy(f"{SITE}/taskclone/{extension.name}", extension)  # an editable install keeps it elsewhere
     _add_libraries_of(archive, [extension])
-    for name in sorted(_with_requirements(NEEDED)):
+    for name in sorted(_with_requirements(DISTRIBUTIONS)):
         for path in importlib.metadata.files(name) or []:
             if ".." not in path.parts:
                 archive.add_copy(f"{SITE}/{path}", Path(str(path.locate())))
@@ -156,11 +156,11 @@ def _with_requirements(names: tuple[str, ...]) -> set[str]:
 
 
 def _add_source_tree(archive: Archive, build: Path) -> None:
-    archive.add_copy(f"{JOB}/pyproject.toml", ROOT / "pyproject.toml")
+    archive.add_copy(f"{TREE}/pyproject.toml", ROOT / "pyproject.toml")
     for path in (ROOT / "tests").rglob("*.py"):
-        archive.add_copy(f"{JOB}/{path.relative_to(ROOT)}", path)
+        archive.add_copy(f"{TREE}/{path.relative_to(ROOT)}", path)
     testing = build / "csrc" / "testing"
     programs = [path for path in testing.iterdir() if path.is_file() and os.access(path, os.X_OK)]
     for path in programs:
-        archive.add_copy(f"{JOB}/build/csrc/testing/{path.name}", path)
+        archive.add_copy(f"{TREE}/build/csrc/testing/{path.name}", path)
     _add_libraries_of(archive, programs)

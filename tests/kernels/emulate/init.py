@@ -32,7 +32,7 @@ MOUNTS = {
 POWER_OFF = 0x4321FEDC  # LINUX_REBOOT_CMD_POWER_OFF, reboot(2)
 LONGEST = 30_000
 """Characters of a run's output that are told, from its end."""
-OUTPUT = Path("/run/output")
+JOB, OUTPUT = Path("/job.json"), Path("/run/output")
 
 
 def mount_all(libc: ctypes.CDLL) -> None:
@@ -55,6 +55,14 @@ def become(argv: list[str]) -> NoReturn:
     os._exit(status)
 
 
+def end_all_others() -> None:
+    """Every process but this one and the first."""
+    assert os.getppid() == 1, "not in an emulated machine"
+    assert JOB.exists(), "not in an emulated machine"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+
+
 def run(argv: list[str], timeout: float) -> dict[str, Any]:
     """Exit status, seconds and output of a run; nothing that it has started lives on."""
     began = time.monotonic()
@@ -67,8 +75,7 @@ def run(argv: list[str], timeout: float) -> dict[str, Any]:
     pidfd = os.pidfd_open(pid)
     in_time, _, _ = select.select([pidfd], [], [], timeout)
     os.close(pidfd)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)  # all but this process and the first
+    end_all_others()
     _, status = os.waitpid(pid, 0)
     output = OUTPUT.read_text(errors="replace")[-LONGEST:]
     return {
@@ -100,13 +107,15 @@ def work(job: dict[str, Any], line: int) -> None:
 
 
 def main() -> None:
+    if os.getpid() != 1 or not JOB.exists():
+        sys.exit("this is the first process of an emulated machine: see __main__.py")
     libc = ctypes.CDLL(None, use_errno=True)
     mount_all(libc)
     line = os.open("/dev/ttyS1", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
     tty.setraw(line)  # it changes no byte on its way
     worker = os.fork()
     if worker == 0:
-        work(json.loads(Path("/job.json").read_text()), line)
+        work(json.loads(JOB.read_text()), line)
         os._exit(0)
     while os.wait()[0] != worker:  # orphans come to the first process
         pass

@@ -56,7 +56,8 @@ class Machine:
             watchdog.start()
             try:
                 for line in qemu.stdout:
-                    yield json.loads(line)
+                    if line.endswith("\n"):  # else its last word, in which it was switched off
+                        yield json.loads(line)
             finally:
                 watchdog.cancel()
                 qemu.kill()
