@@ -20,6 +20,7 @@ import pytest
 from proc import WALL, Kcmp, children_of, held, pipe, shared_between, state_of, until
 from taskclone import ChildSetup, CloneFlags, OutcomeError, Plan, StartError, TaskDied, call, clone
 from taskclone.flags import ROWS
+from taskclone.rule import running_kernel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -244,6 +245,15 @@ def test_a_host_name_of_its_own(form: str) -> None:
 
     assert call(body, **FORMS[form]) == "inner"
     assert os.uname().nodename == before
+
+
+@pytest.mark.skipif(running_kernel() < (7, 1), reason="Linux 7.1 brought these flags")
+@pytest.mark.parametrize("fields", [{}, {"bare": True}], ids=["relay", "bare"])
+def test_the_flags_of_linux_7_1(fields: dict[str, Any]) -> None:
+    status = Path("/proc/self/status")
+    assert "NoNewPrivs:\t1" in call(status.read_text, flags="NNP", **fields)
+    assert "NoNewPrivs:\t0" in status.read_text()
+    assert call(os.listdir, "/", flags="EMPTY_MNTNS|NEWUSER", **fields) == []
 
 
 @pytest.mark.parametrize("fields", [{"flags": "CLEAR_SIGHAND"}, {"flags": "CLEAR_SIGHAND", "bare": True}], ids=str)
