@@ -57,7 +57,7 @@ say(attempt(flags="FILES"))
 
 def test_a_thread_that_was_joined_does_not_count() -> None:
     script = """
-for _ in range(200):
+for _ in range(60):
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
@@ -239,7 +239,7 @@ def body():
     return handled
 me, plans = os.getpid(), [Plan(bare=True), Plan("FILES"), Plan("UNTRACED")]
 signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
-for number in range(150):
+for number in range(60):
     seen = plans[number % 3].start(body).result()
     assert seen <= {me}, (seen, me)
 signal.setitimer(signal.ITIMER_REAL, 0)

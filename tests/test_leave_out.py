@@ -207,7 +207,7 @@ buffer = bytearray(1 << 20)
 without, plain = [Plan(leave_out=[buffer]), Plan("UNTRACED", leave_out=[buffer])], [Plan(), Plan("UNTRACED")]
 bad = []
 def work(plans, expected):
-    for number in range(60):
+    for number in range(20):
         task = plans[number % 2].start(lambda: buffer[500_000])
         if type(task.exception(20)) is not expected:
             bad.append(task.exception())
