@@ -138,8 +138,8 @@ T = TypeVar("T")
 
 
 def thinned(items: Sequence[T]) -> Sequence[T]:
-    """All of them; in an emulated machine every so manieth, another choice on each kernel."""
-    step = max(1, round(SLOWNESS / 3))
+    """All of them; in an emulated machine every n-th, another choice on each kernel."""
+    step = max(1, round(SLOWNESS / 2))
     return items[sum(running_kernel()) % step :: step]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,13 +68,19 @@ def main() -> int:
         return 2
     labels = [Path(name).name for name in names]
     report = Report(labels, todo)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with ThreadPoolExecutor(wanted.jobs) as pool:
         machines = [
             pool.submit(run_on, label, image, machine, todo, report, FOLDER)
             for label, image in zip(labels, images, strict=True)
         ]
-    for each in machines:
-        each.result()
+        try:
+            for each in machines:
+                each.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            machine.switch_all_off()
+            raise
     print(f"{report.failed} failed; logs in {FOLDER}")
     return 1 if report.failed else 0
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,13 @@ class Machine:
     processors: int = 1
     memory: int = 1024
     accelerator: str = "tcg"
-    timeout: float = 300
+    timeout: float = 600
+    _running: set[subprocess.Popen[str]] = field(default_factory=set, init=False)
+
+    def switch_all_off(self) -> None:
+        """Ends every run that goes on, from any thread."""
+        for qemu in list(self._running):
+            qemu.kill()
 
     def command(self, kernel: Path, console: Path) -> list[str]:
         processor = "max" if self.accelerator == "tcg" else "host"
@@ -54,11 +60,13 @@ class Machine:
             assert qemu.stderr is not None
             watchdog = threading.Timer(self.timeout, qemu.kill)
             watchdog.start()
+            self._running.add(qemu)
             try:
                 for line in qemu.stdout:
                     if line.endswith("\n"):  # else its last word, in which it was switched off
                         yield json.loads(line)
             finally:
+                self._running.discard(qemu)
                 watchdog.cancel()
                 qemu.kill()
                 complaint = qemu.stderr.read()
