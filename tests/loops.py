@@ -110,6 +110,8 @@ EACH = pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)
 _VM, _VFORK, _FILES = CloneFlags.VM, CloneFlags.VFORK, CloneFlags.FILES
 ROUTES = {
     "PROCESS": PROCESS,
+    "relay": CloneFlags.UNTRACED,
+    "bare": CloneFlags.FS,
     "SHARED": SHARED,
     "in_place": SHARED | _VFORK,
     "VM": _VM,
@@ -125,9 +127,9 @@ def _on(*names: str) -> pytest.MarkDecorator:
 EVERY = _on(*ROUTES)
 LIVE = _on(*(name for name in ROUTES if name != "in_place"))
 """Those whose clone() returns before the task's end."""
-MORTAL = _on("PROCESS", "SHARED", "in_place", "VM")
+MORTAL = _on("PROCESS", "relay", "bare", "SHARED", "in_place", "VM")
 """Those that die alone."""
-KILLABLE = _on("PROCESS", "SHARED", "VM")
+KILLABLE = _on("PROCESS", "relay", "bare", "SHARED", "VM")
 SHARING = _on("SHARED", "VM", "THREAD", "THREAD_own_files")
 """Those that run in the creator's memory, beside the caller."""
 
