@@ -130,7 +130,8 @@ static PyObject *bell_close(BellObject *self, PyObject *unused)
     (void)unused;
     take_down(self); /* before the close: nobody shall ring what may be another file's number by then */
     /* The collector may come here in a task or thread in whose file table it is another file. */
-    if (self->bell.fd >= 0 && self->file_table == file_table_here()) close(self->bell.fd);
+    if (self->bell.fd >= 0 && self->file_table == file_table_here() && tc_may_close(self->generation))
+        close(self->bell.fd);
     self->bell.fd = -1;
     Py_RETURN_NONE;
 }

@@ -190,7 +190,10 @@ int tc_step_rseq(const struct tc_spec *spec)
 
 int tc_creator_gone(const struct tc_spec *spec)
 {
-    if (spec->creator_pidfd < 0) return TC_SYS(SYS_getppid) != spec->creator;
+    if (spec->creator_pidfd < 0) {
+        long parent = TC_SYS(SYS_getppid); /* 0: it is in an outer PID namespace, be it dead or alive */
+        return parent && parent != spec->creator;
+    }
     struct pollfd creator = {spec->creator_pidfd, POLLIN, 0};
     struct timespec now = {0, 0};
     return (int)TC_SYS(SYS_ppoll, &creator, 1, &now, 0, 0);

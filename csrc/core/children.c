@@ -29,6 +29,31 @@ static unsigned char census; /* of those whose holder is gone and could not say 
 /* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
 int tc_child_is_copy(const struct tc_child *self) { return self->owner && self->generation != tc_generation; }
 
+static struct number {
+    struct number *next;
+    int fd;
+} *unclosed;
+
+void tc_close_creators(int fd)
+{
+    struct number *one = tc_own_files() ? NULL : PyMem_Malloc(sizeof *one);
+    if (tc_own_files())
+        close(fd);
+    else if (one) {
+        *one = (struct number){unclosed, fd};
+        unclosed = one;
+    } /* else a descriptor is lost: there is no memory left to say so */
+}
+
+static void close_left(void)
+{
+    if (!tc_own_files()) return;
+    for (struct number *one; (one = unclosed); PyMem_Free(one)) {
+        unclosed = one->next;
+        close(one->fd);
+    }
+}
+
 static void link_child(struct tc_child *self, struct list *list)
 {
     self->list = list;
@@ -75,6 +100,7 @@ PyObject *tc_children_forget(PyObject *module, PyObject *unused)
     (void)module, (void)unused;
     struct tc_child *child = forgotten.first;
     running = forgotten = (struct list){0};
+    unclosed = NULL;
     for (struct tc_child *next; child; child = next) {
         next = child->next;
         Py_INCREF(child);
@@ -255,14 +281,11 @@ static PyObject *child_bell(struct tc_child *self, PyObject *unused)
     return self->pidfd < 0 ? child_fileno(self, unused) : tc_bell_for_pidfd(self->pidfd);
 }
 
-int tc_child_may_close(const struct tc_child *self)
-{
-    return !tc_borrowed_files || !self->owner || self->generation == tc_generation;
-}
+int tc_child_may_close(const struct tc_child *self) { return !self->owner || tc_may_close(self->generation); }
 
 void tc_child_close(struct tc_child *self)
 {
-    if (self->pidfd >= 0 && tc_child_may_close(self)) close(self->pidfd);
+    if (self->pidfd >= 0 && tc_child_may_close(self)) tc_close_creators(self->pidfd);
     self->pidfd = -1;
 }
 
@@ -296,6 +319,7 @@ PyObject *tc_child_new(PyTypeObject *type, int daemon)
         return tc_raise_named("UnsupportedOperation",
                               "this thread has a file table of its own, in which the descriptor of a child would be no "
                               "other thread's: start it from another thread");
+    close_left();
     struct tc_child *self = (struct tc_child *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->pidfd = -1;

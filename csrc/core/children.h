@@ -33,6 +33,9 @@ void tc_child_close(struct tc_child *self);
 int tc_child_is_copy(const struct tc_child *self);
 /* False in a copy that shares descriptors with the creator, whose child it is: the numbers are the creator's too. */
 int tc_child_may_close(const struct tc_child *self);
+/* Closes a descriptor of the creator's; in a task with a file table of its own, where the number is another file's, it
+ * is left to the creator. With the interpreter lock. */
+void tc_close_creators(int fd);
 /* From now on there is something to wait for. */
 void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags);
 PyObject *tc_children_running(PyObject *module, PyObject *unused);

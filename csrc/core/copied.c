@@ -28,7 +28,7 @@ static void close_record(struct copied *self)
 {
     if (self->page && !page_lost(self)) munmap(self->page, PAGE);
     self->page = NULL;
-    if (self->fd >= 0 && tc_child_may_close(&self->child)) close(self->fd);
+    if (self->fd >= 0 && tc_child_may_close(&self->child)) tc_close_creators(self->fd);
     self->fd = -1;
 }
 
@@ -63,13 +63,13 @@ static void copied_dealloc(PyObject *self)
 
 static int record_open(struct copied *self)
 {
-    if (page_lost(self)) {
+    if (page_lost(self) && self->child.generation >= tc_closed_generation) {
         void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
         if (page == MAP_FAILED) return tc_raise(errno, "mmap"), 0;
         self->page = page;
         self->page_generation = tc_generation;
     }
-    if (self->page) return 1;
+    if (self->page && !page_lost(self)) return 1;
     PyErr_SetString(PyExc_ValueError, "the record is closed");
     return 0;
 }

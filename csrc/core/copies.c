@@ -21,8 +21,11 @@ static const struct timespec look = {0, 100000000}; /* now and then: the other s
  * it cannot have one nothing must have run. */
 static void await_creator(struct tc_handshake *start, const struct tc_spec *spec)
 {
-    while (!atomic_load(&start->creator_ready) && !tc_creator_gone(spec))
+    const int enough = 100; /* looks, where the creator is in an outer PID namespace: whether it lives cannot be seen */
+    for (int looks = 0; !atomic_load(&start->creator_ready) && !tc_creator_gone(spec); looks++) {
+        if (looks == enough && spec->creator_pidfd < 0 && !getppid()) break;
         tc_futex_wait(&start->creator_ready, 0, &look);
+    }
 }
 
 /* The steps of a setup, and what of it is Python's: os.environ, and signal's own table of handlers. 0 or -errno. */
@@ -45,6 +48,7 @@ static void begin(struct tc_copy *copy)
     if (copy->form != TC_BARE) await_creator(start, spec);
     spec->sigmask |= copy->held;
     int failed = spec->awaited ? set_up(copy) : 0;
+    if (spec->close_fds) tc_closed_generation = tc_generation;
     if (!failed && copy->handle) copy->handle(copy);
     if (copy->held) TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
     if (spec->awaited) {
@@ -246,15 +250,19 @@ static int by_bare(struct tc_copy *copy)
     return failed ? -1 : 0;
 }
 
-/* Until the copy has taken its steps, or has died on the way. */
-static void await_steps(const struct tc_copy *copy)
+/* Until the copy has taken its steps, or has died on the way. 0; -1 with an exception of a signal handler's: the copy
+ * may never come through the hooks that others have set for forks. */
+static int await_steps(const struct tc_copy *copy)
 {
-    Py_BEGIN_ALLOW_THREADS;
-    while (!atomic_load(&copy->start->set_up)) {
+    int ended = 0;
+    while (!atomic_load(&copy->start->set_up) && !ended) {
+        Py_BEGIN_ALLOW_THREADS;
         tc_futex_wait(&copy->start->set_up, 0, &look);
-        if (has_ended(copy->pid)) break;
+        ended = has_ended(copy->pid);
+        Py_END_ALLOW_THREADS;
+        if (PyErr_CheckSignals() < 0) return -1;
     }
-    Py_END_ALLOW_THREADS;
+    return 0;
 }
 
 /* 0, or -1 with an exception; then nothing is left of it. */
@@ -262,14 +270,13 @@ static int finish(struct tc_copy *copy)
 {
     int err;
     enum tc_step step = tc_report_failed(&copy->start->report, &err);
-    if (!step && copy->spec->awaited) {
-        await_steps(copy);
-        step = tc_report_failed(&copy->start->report, &err);
-    }
-    if (!step) return 0;
+    int interrupted = !step && copy->spec->awaited && await_steps(copy) < 0;
+    if (interrupted && copy->pid && !has_ended(copy->pid)) kill(copy->pid, SIGKILL); /* our unreaped child */
+    if (!step && !interrupted) step = tc_report_failed(&copy->start->report, &err);
+    if (!step && !interrupted) return 0;
     if (copy->pid) reap(copy->pid);
     if (copy->pidfd >= 0) close(copy->pidfd);
-    return tc_raise_step(step, err), -1;
+    return interrupted ? -1 : (tc_raise_step(step, err), -1);
 }
 
 int tc_copy(struct tc_copy *copy)

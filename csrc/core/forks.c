@@ -13,7 +13,12 @@
 #include "sys.h"
 
 int tc_keep_hosts, tc_borrowed_files;
-unsigned tc_generation;
+unsigned tc_generation, tc_closed_generation;
+
+int tc_may_close(unsigned generation)
+{
+    return generation >= tc_closed_generation && (!tc_borrowed_files || generation == tc_generation);
+}
 static void *main_thread; /* its thread pointer */
 
 int tc_on_main_thread(void) { return tc_thread_pointer() == main_thread; }
@@ -82,7 +87,20 @@ static void in_forked_child(void)
 
 /* ---- threads that a bare copy would lose ------------------------------------------------------------------------ */
 
-int tc_other_threads(int harmless)
+/* How many of these threads there are now: counted earlier, one that ends meanwhile would hide another. */
+static int alive_of(PyObject *ids)
+{
+    int alive = 0;
+    for (Py_ssize_t i = 0; ids && i < PyTuple_GET_SIZE(ids); i++) {
+        char path[64];
+        struct stat task;
+        PyOS_snprintf(path, sizeof path, "/proc/self/task/%ld", PyLong_AsLong(PyTuple_GET_ITEM(ids, i)));
+        alive += stat(path, &task) == 0;
+    }
+    return alive;
+}
+
+int tc_other_threads(PyObject *harmless)
 {
     /* One that was joined, or a host that retires, may be seen a moment longer. */
     const struct timespec pause = {0, 100000};
@@ -91,7 +109,7 @@ int tc_other_threads(int harmless)
         if (TC_SYS(SYS_unshare, CLONE_THREAD) == 0) return 0; /* it refuses this where there are threads */
         struct stat task;
         if (stat("/proc/self/task", &task)) return -errno;
-        others = (int)task.st_nlink - 3 - harmless - atomic_load(&tc_counters.idle) - tc_keeper_idle();
+        others = (int)task.st_nlink - 3 - alive_of(harmless) - atomic_load(&tc_counters.idle) - tc_keeper_idle();
         if (others <= 0) return 0;
         if (i == 100) return others;
         TC_SYS(SYS_nanosleep, &pause, 0);

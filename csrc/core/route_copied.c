@@ -105,9 +105,9 @@ PyObject *tc_copied_start(PyObject *module, PyObject *args)
     struct tc_spec spec = {0};
     struct tc_copy copy = {.spec = &spec, .prepare = Py_None, .held = SIGTERM_BIT, .handle = handle_sigterm};
     int daemon;
-    if (!PyArg_ParseTuple(args, "O!O&pOO!O|OOOO!i:copied_start", &PyType_Type, &type, tc_bytes_or_none, &spec.name,
+    if (!PyArg_ParseTuple(args, "O!O&pOO!O|OOOO!O!:copied_start", &PyType_Type, &type, tc_bytes_or_none, &spec.name,
                           &daemon, &fn, &PyTuple_Type, &fn_args, &kwargs, &setup, &copy.prepare, &how, &PyTuple_Type,
-                          &leave_out, &copy.harmless) ||
+                          &leave_out, &PyTuple_Type, &copy.harmless) ||
         tc_setup_from(setup, &spec) < 0)
         return NULL;
     if (spec.name) spec.awaited = 1;

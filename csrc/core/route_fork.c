@@ -28,7 +28,7 @@ PyObject *tc_fork_start(PyObject *module, PyObject *args)
     PyObject *type, *how, *setup;
     struct tc_spec spec = {0};
     struct tc_copy copy = {.spec = &spec};
-    if (!PyArg_ParseTuple(args, "O!OOOi:fork_start", &PyType_Type, &type, &setup, &copy.prepare, &how,
+    if (!PyArg_ParseTuple(args, "O!OOOO!:fork_start", &PyType_Type, &type, &setup, &copy.prepare, &how, &PyTuple_Type,
                           &copy.harmless) ||
         tc_setup_from(setup, &spec) < 0)
         return NULL;

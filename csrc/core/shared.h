@@ -129,9 +129,13 @@ extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do n
 /* In the child of a fork: none of the creator's threads and tasks is here. pthread_atfork sees to it, where there is a
  * fork. */
 void tc_in_copy(void);
-extern unsigned tc_generation;      /* counted up in the child of a fork: whose tasks and descriptors are these */
-extern int tc_borrowed_files;       /* this copy's descriptors are its creator's */
-int tc_other_threads(int harmless); /* but idle hosts and `harmless` more. How many, or -errno: not to be known */
+extern unsigned tc_generation;        /* counted up in the child of a fork: whose tasks and descriptors are these */
+extern int tc_borrowed_files;         /* this copy's descriptors are its creator's */
+extern unsigned tc_closed_generation; /* in this copy all descriptors of earlier generations were closed */
+/* Whether the descriptor of an object of that generation is this process's own, and still the same file. */
+int tc_may_close(unsigned generation);
+/* But idle hosts and those of `harmless`, a tuple of ids or NULL. How many, or -errno: not to be known. */
+int tc_other_threads(PyObject *harmless);
 
 /* keeper.c */
 int tc_keeper_ensure(void);                                        /* with the interpreter lock. 0 or -errno */

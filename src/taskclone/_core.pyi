@@ -99,7 +99,7 @@ def copied_start(
     prepare: Callable[[], object] | None = None,
     how: _How | None = None,
     leave_out: Sequence[Any] = (),
-    harmless_threads: int = 0,
+    harmless_threads: tuple[int, ...] = (),
     /,
 ) -> _Copied: ...
 def flush_streams() -> None: ...
@@ -108,7 +108,7 @@ def fork_start(
     setup: _Setup | None,
     prepare: Callable[[], object] | None,
     how: _How,
-    harmless_threads: int,
+    harmless_threads: tuple[int, ...],
     /,
 ) -> _Child | None: ...
 def hosts_end() -> None: ...

@@ -5,10 +5,13 @@ Neither is imported here: what runs the caller has been imported.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from taskclone._core import in_task
 
 if TYPE_CHECKING:
     import asyncio
@@ -91,6 +94,7 @@ async def _nothing() -> None:
 
 async def _asyncio_readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     waiter: asyncio.Future[None] = loop.create_future()
+    here = os.getpid()
 
     def wake() -> None:
         if not waiter.done():  # cancelled meanwhile; or called again, as the descriptor stays readable
@@ -103,4 +107,6 @@ async def _asyncio_readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     try:
         await waiter
     finally:
-        loop.remove_reader(fd)
+        # A copy of this process that drops the coroutine has the same epoll(7) instance: it would be removed there.
+        if os.getpid() == here or in_task():
+            loop.remove_reader(fd)

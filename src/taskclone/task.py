@@ -121,13 +121,13 @@ class Task(Generic[R]):
     """Set by the routes for a plan that captures a stream, and not there for others."""
 
     def __init__(self, handle: Handle, plan: Plan, route: str) -> None:
-        self._handle = handle
         self.plan = plan
         self.route = route
         self._outcome: Outcome | None = None
         # Reentrant: what is unpickled may ask for the very outcome.
         self._taking = RLock()
         self._started_at = time.monotonic()
+        self._handle = handle  # the last: __del__ needs the others
 
     # ---- who it is ----
 
@@ -329,9 +329,11 @@ class Task(Generic[R]):
             done = self._outcome is not None or handle.done()
         except ChildProcessError:  # in the child of a fork: it is the parent's
             done = True
-        if not done and not self.plan.daemon:
-            warnings.warn(f"{self!r} was forgotten while it runs", ResourceWarning, stacklevel=2, source=self)
-        handle.abandon()
+        try:
+            if not done and not self.plan.daemon:
+                warnings.warn(f"{self!r} was forgotten while it runs", ResourceWarning, stacklevel=2, source=self)
+        finally:  # a filter may turn the warning into an error
+            handle.abandon()
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"cannot pickle {self!r}: a Task belongs to the process that started it")

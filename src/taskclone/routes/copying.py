@@ -59,15 +59,15 @@ def check(route: str, plan: Plan) -> None:
     object.__setattr__(plan, "how", how)
 
 
-def look_at_threads(plan: Plan) -> int:
+def look_at_threads(plan: Plan) -> tuple[int, ...]:
     """Before a copy: the warning where there are others, which a bare copy does not give. It is refused by the core,
-    which has to know the number of those that do not matter; that is returned."""
+    which has to know the ids of those that do not matter; they are returned."""
     form, _, _, careful = plan.how
     if form != BARE:
         if _thread._count() or threads_running():  # besides the main thread
             warn_of_threads()
-        return 0
-    return _harmless_threads() if careful else 0
+        return ()
+    return _harmless_threads() if careful else ()
 
 
 # ---- other threads --------------------------------------------------------------------------------------------------
@@ -77,9 +77,10 @@ own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _quiet: set[tuple[int, int]] = set()
 
 
-def _harmless_threads() -> int:
+def _harmless_threads() -> tuple[int, ...]:
     here = _thread.get_ident()
-    return sum(thread.is_alive() and thread.ident != here for thread in own_threads)
+    ids = [thread.native_id for thread in own_threads if thread.is_alive() and thread.ident != here]
+    return tuple(number for number in ids if number is not None)
 
 
 @contextlib.contextmanager
@@ -129,12 +130,14 @@ def prepare_of(plan: Plan) -> Callable[[], None] | None:
 
 def _prepare(wanted: ChildSetup, cleared: bool) -> None:
     """Brings the interpreter's table of handlers up to date, and os.environ."""
-    if cleared:
-        for handled in filter(lambda number: callable(_signal.getsignal(number)), signal.valid_signals()):
-            _signal.signal(handled, _signal.SIG_DFL)
-    assert isinstance(wanted.signals, tuple)
-    for number, how in wanted.signals:
-        _signal.signal(number, _signal.SIG_IGN if how == "ignore" else _signal.SIG_DFL)
+    # Refused in a bare copy that another thread than the main one has made: there no Python handler can run anyway.
+    with contextlib.suppress(ValueError):
+        if cleared:
+            for handled in filter(lambda number: callable(_signal.getsignal(number)), signal.valid_signals()):
+                _signal.signal(handled, _signal.SIG_DFL)
+        assert isinstance(wanted.signals, tuple)
+        for number, how in wanted.signals:
+            _signal.signal(number, _signal.SIG_IGN if how == "ignore" else _signal.SIG_DFL)
     if wanted.environment is not None:
         os.environ.clear()
         os.environb.update(wanted.environment)  # type: ignore[arg-type]

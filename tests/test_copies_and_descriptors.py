@@ -1,0 +1,155 @@
+"""Whose descriptor a number is: in copies that share or have closed theirs, and in tasks with a table of their own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from creator import finish, start
+from proc import descriptors, pipe
+from taskclone import THREAD, ChildSetup, CloneFlags, Task, UnsupportedOperation, call, clone
+from taskclone.faces.executor import Executor
+
+pytestmark = [
+    pytest.mark.usefixtures("nothing_left"),
+    pytest.mark.filterwarnings("ignore:.*has other threads:DeprecationWarning"),
+]
+
+F = CloneFlags
+
+
+def closed_of_mine(tasks: list[Task[int]], numbers: int) -> list[int]:
+    """Opens files that get the numbers the creator's tasks have, lets go of these, and says which of its own went."""
+    mine = [os.open("/dev/null", os.O_RDONLY) for _ in range(numbers)]
+    tasks.clear()
+    gc.collect()
+    gone = []
+    for fd in mine:
+        try:
+            os.close(fd)
+        except OSError:
+            gone.append(fd)
+    return gone
+
+
+@pytest.mark.parametrize("fields", [{}, {"flags": F.UNTRACED}, {"bare": True}], ids=["fork", "relay", "bare"])
+def test_a_copy_that_has_closed_all_closes_nothing_of_its_own(fields: dict[str, object]) -> None:
+    tasks = [clone(abs, -3)]
+    tasks[0].wait(10)
+    setup = ChildSetup(close_fds=True)
+    assert call(closed_of_mine, tasks, 8, setup=setup, **fields) == []  # type: ignore[arg-type]
+    assert tasks[0].result() == 3
+
+
+@pytest.mark.parametrize("flags", [F.VM, THREAD & ~F.FILES], ids=["VM", "thread without FILES"])
+def test_what_has_descriptors_of_its_own_leaves_the_creators_to_it(flags: F) -> None:
+    before = descriptors()
+    tasks: list[Task[int]] = []
+    with pipe() as (read_end, write_end):
+
+        def body() -> list[int]:
+            os.read(read_end, 1)
+            return closed_of_mine(tasks, 8)
+
+        task = clone(body, flags=flags)
+        _ = task.tid
+        tasks.append(clone(abs, -3))
+        tasks[0].wait(10)
+        os.write(write_end, b"x")
+        assert task.result(10) == []
+        task.wait(10)
+    assert call(["/bin/true"]) == 0  # the creator closes what was left to it at its next start
+    del task
+    assert descriptors() == before
+
+
+def test_an_await_survives_a_copy_that_drops_its_coroutine() -> None:
+    script = """
+import asyncio
+async def main(**fields):
+    slow = clone(time.sleep, 0.5, flags="VM")
+    async def wait(): return await slow
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0.1)
+    say(clone(waiting.get_coro().close, **fields).wait(5).code)
+    say(await asyncio.wait_for(waiting, 10))
+asyncio.run(main())
+asyncio.run(main(flags="FILES", bare=True))
+"""
+    assert finish(start(script, "-W", "ignore::DeprecationWarning")) == (0, "0\nNone\n" * 2, "")
+
+
+# ---- threads, signals, warnings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields", [{"flags": F.CLEAR_SIGHAND}, {"setup": ChildSetup(signals={signal.SIGUSR1: "ignore"})}], ids=str
+)
+def test_a_bare_copy_of_another_thread_has_its_signals_set(fields: dict[str, object]) -> None:
+    seen: list[object] = []
+    thread = threading.Thread(target=lambda: seen.append(call(abs, -2, bare=True, **fields)))  # type: ignore[arg-type]
+    thread.start()
+    thread.join(20)
+    assert seen == [2]
+
+
+def test_a_thread_of_ours_that_ends_meanwhile_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pipe() as (read_end, write_end):
+        other = threading.Thread(target=os.read, args=(read_end, 1))
+        other.start()
+        for _ in range(3):
+            executor = Executor(1, flags=F.VM | F.FILES)
+            executor.submit(int).result()
+
+            class Stream:
+                closed = False
+
+                def flush(self, executor: Executor = executor) -> None:
+                    executor.shutdown()
+
+            with monkeypatch.context() as patch:
+                patch.setattr("sys.stdout", Stream())
+                with pytest.raises(UnsupportedOperation, match="other threads"):
+                    clone(int, flags=F.FILES)
+        os.write(write_end, b"x")
+        other.join()
+
+
+def test_a_forgotten_task_is_let_go_of_where_warnings_are_errors() -> None:
+    script = """
+import gc, warnings
+sys.unraisablehook = lambda unraisable: None
+warnings.simplefilter("error", ResourceWarning)
+read_end, write_end = os.pipe()
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(20): clone(os.read, read_end, 1)
+os.write(write_end, b"x" * 20)
+from proc import children_of, until
+until(lambda: call(["/bin/true"]) == 0 and not children_of(os.getpid()), "reaped")
+say(len(os.listdir("/proc/self/fd")) - before)
+"""
+    path = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    assert finish(start(path + script)) == (0, "0\n", "")
+
+
+def test_ctrl_c_while_a_copy_hangs_in_somebodys_fork_hook() -> None:
+    script = """
+os.register_at_fork(after_in_child=lambda: time.sleep(60) if hang else None)
+hang = True
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try: clone(int, name="x")
+except KeyboardInterrupt: say("interrupted")
+hang = False
+say(call(abs, -3))
+try: os.waitpid(-1, 0)
+except ChildProcessError: say("nothing left")
+"""
+    began = time.monotonic()
+    outcome = finish(start(script, "-W", "ignore::DeprecationWarning"))
+    assert outcome == (0, "interrupted\n3\nnothing left\n", "")
+    assert time.monotonic() - began < 15
