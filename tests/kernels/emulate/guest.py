@@ -63,7 +63,6 @@ def write(file: BinaryIO, build: Path, runs: dict[str, list[str]], slowness: flo
             "HOME": "/root",
             "LANG": "C.UTF-8",
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": SITE,
             "TASKCLONE_BUILD": f"{TREE}/build",
             "TASKCLONE_TEST_SLOWNESS": f"{slowness:g}",
