@@ -26,16 +26,16 @@ def children() -> set[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_and_times(kind: str) -> None:
-    start, total = (array("Q", values) for values in _core.bare_run(kind, 600, 30.0))
-    assert len(start) == len(total) == 600
+    start, total = (array("Q", values) for values in _core.bare_run(kind, 60, 60.0))
+    assert len(start) == len(total) == 60
     assert all(0 < before < after < 10**10 for before, after in zip(start, total, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_body_says_when_it_begins(kind: str) -> None:
     """After the call and before the end; with VFORK before the call is back too."""
-    start, total, first = (array("Q", values) for values in _core.bare_run(f"{kind}_first", 200, 30.0))
-    assert len(start) == len(total) == len(first) == 200
+    start, total, first = (array("Q", values) for values in _core.bare_run(f"{kind}_first", 60, 60.0))
+    assert len(start) == len(total) == len(first) == 60
     assert all(0 < began < ended for began, ended in zip(first, total, strict=True))
     if kind == "vm_vfork":
         assert all(began < back for began, back in zip(first, start, strict=True))
