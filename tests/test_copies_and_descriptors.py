@@ -153,3 +153,22 @@ except ChildProcessError: say("nothing left")
     outcome = finish(start(script, "-W", "ignore::DeprecationWarning"))
     assert outcome == (0, "interrupted\n3\nnothing left\n", "")
     assert time.monotonic() - began < 15
+
+
+def test_a_task_with_its_own_file_table_closes_the_descriptors_of_its_own_child() -> None:
+    def body() -> int:
+        before = os.listdir("/proc/self/fd")
+        task = clone(["true"])
+        number = task.fileno()
+        task.wait()
+        del task
+        assert os.listdir("/proc/self/fd") == before
+        return number
+
+    number = call(body, flags=F.VM, timeout=20)
+    os.dup2(0, number)  # in the creator's table the number is this
+    try:
+        assert call(["true"]) == 0, "a start closes what tasks have left to the creator"
+        assert os.fstat(number) == os.fstat(0)
+    finally:
+        os.close(number)

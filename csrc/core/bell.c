@@ -17,8 +17,8 @@
 typedef struct {
     PyObject_HEAD
     struct tc_bell bell;
-    struct tc_task *task;   /* in whose list it is, or NULL */
-    const void *file_table; /* in which the descriptor is */
+    struct tc_task *task; /* in whose list it is, or NULL */
+    uint64_t file_table;  /* in which the descriptor is */
     unsigned generation;
 } BellObject;
 
@@ -68,13 +68,6 @@ static void take_down(BellObject *self)
     tc_task_release(task);
 }
 
-/* That of the calling task or thread, by something that is its own; NULL: the creator's. */
-static const void *file_table_here(void)
-{
-    if (tc_private_files) return tc_thread_pointer();
-    return tc_own_files() ? NULL : tc_current_task();
-}
-
 static BellObject *new_bell(int fd)
 {
     BellObject *self = PyObject_New(BellObject, bell_type);
@@ -84,7 +77,7 @@ static BellObject *new_bell(int fd)
     }
     self->bell = (struct tc_bell){.fd = fd};
     self->task = NULL;
-    self->file_table = file_table_here();
+    self->file_table = tc_file_table();
     self->generation = tc_generation;
     return self;
 }
@@ -98,7 +91,7 @@ static PyObject *refuse(void)
 
 PyObject *tc_bell_for_task(struct tc_task *task)
 {
-    if (file_table_here()) return refuse();
+    if (tc_file_table()) return refuse();
     int fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fd < 0) return tc_raise(-fd, "eventfd2");
     BellObject *self = new_bell(fd);
@@ -130,7 +123,7 @@ static PyObject *bell_close(BellObject *self, PyObject *unused)
     (void)unused;
     take_down(self); /* before the close: nobody shall ring what may be another file's number by then */
     /* The collector may come here in a task or thread in whose file table it is another file. */
-    if (self->bell.fd >= 0 && self->file_table == file_table_here() && tc_may_close(self->generation))
+    if (self->bell.fd >= 0 && self->file_table == tc_file_table() && tc_may_close(self->generation))
         close(self->bell.fd);
     self->bell.fd = -1;
     Py_RETURN_NONE;

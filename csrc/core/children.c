@@ -34,15 +34,16 @@ static struct number {
     int fd;
 } *unclosed;
 
-void tc_close_creators(int fd)
+void tc_child_close_fd(const struct tc_child *self, int fd)
 {
-    struct number *one = tc_own_files() ? NULL : PyMem_Malloc(sizeof *one);
-    if (tc_own_files())
+    if (self->file_table == tc_file_table())
         close(fd);
-    else if (one) {
+    else if (!self->file_table) {
+        struct number *one = PyMem_Malloc(sizeof *one);
+        if (!one) return; /* a descriptor is lost: there is no memory left to say so */
         *one = (struct number){unclosed, fd};
         unclosed = one;
-    } /* else a descriptor is lost: there is no memory left to say so */
+    } /* else it is a task's that made the child, and goes with that */
 }
 
 static void close_left(void)
@@ -285,7 +286,7 @@ int tc_child_may_close(const struct tc_child *self) { return !self->owner || tc_
 
 void tc_child_close(struct tc_child *self)
 {
-    if (self->pidfd >= 0 && tc_child_may_close(self)) tc_close_creators(self->pidfd);
+    if (self->pidfd >= 0 && tc_child_may_close(self)) tc_child_close_fd(self, self->pidfd);
     self->pidfd = -1;
 }
 
@@ -323,6 +324,7 @@ PyObject *tc_child_new(PyTypeObject *type, int daemon)
     struct tc_child *self = (struct tc_child *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->pidfd = -1;
+    self->file_table = tc_file_table();
     self->daemon = (char)daemon;
     self->exit_signal = SIGCHLD;
     self->cached = Py_NewRef(Py_None);

@@ -14,8 +14,9 @@ struct tc_child {
     pid_t owner;         /* whose child it is; 0: not started */
     unsigned generation; /* of the owner: a copy in a PID namespace of its own may have the same id */
     char daemon;
-    char by_pid;     /* no pidfd is to be had in this system: its pid names it, as long as nobody else reaps it */
-    int exit_signal; /* SIGCHLD, unless whoever starts it says another */
+    uint64_t file_table; /* in which its descriptors are: tc_file_table() */
+    char by_pid;         /* no pidfd is to be had in this system: its pid names it, as long as nobody else reaps it */
+    int exit_signal;     /* SIGCHLD, unless whoever starts it says another */
     uint64_t flags, replaced; /* what the call was given; what it could not say and was done another way */
     struct tc_status status;
     PyObject *cached; /* what Python made of the status */
@@ -33,9 +34,9 @@ void tc_child_close(struct tc_child *self);
 int tc_child_is_copy(const struct tc_child *self);
 /* False in a copy that shares descriptors with the creator, whose child it is: the numbers are the creator's too. */
 int tc_child_may_close(const struct tc_child *self);
-/* Closes a descriptor of the creator's; in a task with a file table of its own, where the number is another file's, it
- * is left to the creator. With the interpreter lock. */
-void tc_close_creators(int fd);
+/* Closes a descriptor of the child's. Where the caller has another file table, in which the number is another file's,
+ * it is left to the creator, if it is the creator's. With the interpreter lock. */
+void tc_child_close_fd(const struct tc_child *self, int fd);
 /* From now on there is something to wait for. */
 void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags);
 PyObject *tc_children_running(PyObject *module, PyObject *unused);

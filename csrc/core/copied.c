@@ -28,7 +28,7 @@ static void close_record(struct copied *self)
 {
     if (self->page && !page_lost(self)) munmap(self->page, PAGE);
     self->page = NULL;
-    if (self->fd >= 0 && tc_child_may_close(&self->child)) tc_close_creators(self->fd);
+    if (self->fd >= 0 && tc_child_may_close(&self->child)) tc_child_close_fd(&self->child, self->fd);
     self->fd = -1;
 }
 

@@ -25,6 +25,8 @@ struct tc_task *tc_task_new(PyObject *fn, PyObject *args, PyObject *kwargs, PyOb
         Py_XDECREF(context);
         return NULL;
     }
+    static uint64_t serial; /* guarded by the interpreter lock */
+    task->serial = ++serial;
     task->pidfd = -1;
     task->spec.report = &task->report;
     task->fn = Py_NewRef(fn);
@@ -165,6 +167,12 @@ int tc_own_files(void)
     if (tc_private_files) return 0;
     struct tc_task *here = tc_current_task();
     return !here || (here->spec.flags & CLONE_FILES);
+}
+
+uint64_t tc_file_table(void)
+{
+    if (tc_private_files) return UINT64_MAX; /* nothing of ours is made there */
+    return tc_own_files() ? 0 : tc_current_task()->serial;
 }
 
 void tc_task_reap(struct tc_task *task, int pidfd)

@@ -63,6 +63,7 @@ struct tc_task {
     struct tc_status status;
     int exit_code;
     int malloc_stuck;
+    uint64_t serial; /* no other record has had it */
     /* guarded by the interpreter lock */
     int handles;
     int cancelled;       /* end asked for before the body began: it never runs */
@@ -161,7 +162,8 @@ void tc_task_publish(struct tc_task *task, uint32_t state);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
 void tc_tasks_after_fork(void);
-int tc_own_files(void); /* the creator's descriptor numbers are ours too */
+int tc_own_files(void);       /* the creator's descriptor numbers are ours too */
+uint64_t tc_file_table(void); /* which the caller has: 0 the creator's, else one of its own */
 /* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
 int tc_open_pidfd(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);
