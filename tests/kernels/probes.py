@@ -12,6 +12,7 @@ import sys
 import threading
 
 from proc import PATIENCE, WALL
+from taskclone import ExitStatus
 
 PIDFD_THREAD = os.O_EXCL  # <linux/pidfd.h>
 
@@ -43,6 +44,18 @@ def keeps_status() -> bool:
         os.close(pidfd)
     assert status is None or os.waitstatus_to_exitcode(status) == 7
     return status is not None
+
+
+def assert_left(status: ExitStatus, code: int | None, number: int | None, has_word: bool) -> None:
+    """What is known of a task whose status somebody else has taken: what the kernel keeps, else a code by the task's own
+    word (if it left one), never a made-up one."""
+    if keeps_status():
+        assert (status.code, status.signal, status.source) == (code, number, "pidfd")
+    elif has_word:
+        assert (status.code, status.signal, status.source) == (code, None, "record")
+    else:
+        assert (status.code, status.signal, status.source) == (None, None, "lost")
+    assert status.rusage is None
 
 
 @functools.cache

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from probes import keeps_status
+from probes import assert_left, keeps_status
 
 from proc import PATIENCE, SLOWNESS, WALL, gone, pipe, until
-from taskclone import PROCESS, SHARED, CloneFlags, ExitStatus, Task, clone
+from taskclone import PROCESS, SHARED, CloneFlags, Task, clone
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -130,17 +130,6 @@ def test_without_an_exit_signal_sigchld_is_nothing_to_ignore(
 ) -> None:
     status = clone(body, flags=flags).wait(PATIENCE)
     assert (status.code, status.signal, status.source) == (code, number, "wait")
-
-
-def assert_left(status: ExitStatus, code: int | None, number: int | None, has_word: bool) -> None:
-    """What can still be known: all by the kernel's own memory, else a code by the task's word; never a made-up one."""
-    if keeps_status():
-        assert (status.code, status.signal, status.source) == (code, number, "pidfd")
-    elif has_word:
-        assert (status.code, status.signal, status.source) == (code, None, "record")
-    else:
-        assert (status.code, status.signal, status.source) == (None, None, "lost")
-    assert status.rusage is None
 
 
 @pytest.mark.usefixtures("sigchld_ignored")

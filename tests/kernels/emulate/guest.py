@@ -26,7 +26,7 @@ SITE, TREE = "/site", "/tree"
 DISTRIBUTIONS = ("pytest", "click")
 PROGRAMS = {
     "sh": "dash", "cat": "coreutils", "env": "coreutils", "kill": "procps", "ls": "coreutils", "sleep": "coreutils",
-    "true": "coreutils",
+    "true": "coreutils", "unshare": "util-linux",
 }  # fmt: skip
 """What the tests start besides Python, and the Debian packages that have it."""
 UNUSED = {
