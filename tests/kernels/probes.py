@@ -47,8 +47,8 @@ def keeps_status() -> bool:
 
 
 def assert_left(status: ExitStatus, code: int | None, number: int | None, has_word: bool) -> None:
-    """What is known of a task whose status somebody else has taken: what the kernel keeps, else a code by the task's own
-    word (if it left one), never a made-up one."""
+    """What is known of a task whose status somebody else has taken: what the kernel keeps, else a code by the task's
+    own word (if it left one), never a made-up one."""
     if keeps_status():
         assert (status.code, status.signal, status.source) == (code, number, "pidfd")
     elif has_word:
