@@ -184,7 +184,7 @@ import ctypes, mmap
 from test_leave_out import address_of, left_out_pages
 libc = ctypes.CDLL(None)
 good = bytearray(1 << 20)
-bad = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+bad = mmap.mmap(-1, 1 << 28, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # more than what may come in its place
 start, size = address_of(bad)
 assert libc.munmap(ctypes.c_void_p(start), ctypes.c_size_t(size)) == 0
 for fields in ({{}}, {{"flags": "UNTRACED"}}, {{"bare": True}}):
