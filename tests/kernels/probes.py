@@ -47,7 +47,7 @@ def keeps_status() -> bool:
 
 
 def assert_left(status: ExitStatus, code: int | None, number: int | None, has_word: bool) -> None:
-    """What is known of a task whose status somebody else has taken: what the kernel keeps, else a code by the task's own
+    """What is known of a task whose status somebody else has taken: what the kernel keeps, else a code by its own
     word (if it left one), never a made-up one."""
     if keeps_status():
         assert (status.code, status.signal, status.source) == (code, number, "pidfd")
