@@ -172,3 +172,19 @@ def test_a_task_with_its_own_file_table_closes_the_descriptors_of_its_own_child(
         assert os.fstat(number) == os.fstat(0)
     finally:
         os.close(number)
+
+
+def test_a_bare_copy_goes_on_where_another_thread_waits_for_the_interpreter_lock() -> None:
+    """That thread has asked for the lock, and is not there to take it: the copy would wait for that."""
+    script = """
+def work():
+    for _ in range(60):
+        assert call(sum, range(20000), bare=True, timeout=20) == 199990000
+    done.append(1)
+done = []
+thread = threading.Thread(target=work)
+thread.start()
+while thread.is_alive(): pass
+say(len(done))
+"""
+    assert finish(start(script, "-W", "ignore::DeprecationWarning")) == (0, "1\n", "")

@@ -214,7 +214,7 @@ static void after_bare(struct tc_copy *copy, uint64_t mask)
     tc_borrowed_files = (copy->spec->flags & CLONE_FILES) != 0;
     mask |= copy->held;
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
-    if (copy->careful)
+    if (copy->hooked)
         PyOS_AfterFork_Child();
     else
         Py_XDECREF(tc_children_forget(NULL, NULL));
@@ -224,7 +224,10 @@ static void after_bare(struct tc_copy *copy, uint64_t mask)
 static int by_bare(struct tc_copy *copy)
 {
     uint64_t mask;
-    if (copy->careful)
+    /* A thread that waits for the interpreter lock has asked the holder to hand it over: in the copy, which would wait
+     * for its taking it, it is not. The interpreter's own steps make the lock anew. */
+    copy->hooked = copy->careful || tc_python_threads();
+    if (copy->hooked)
         before_fork();
     else if (PyErr_CheckSignals() < 0)
         return -1;
@@ -232,14 +235,14 @@ static int by_bare(struct tc_copy *copy)
      * that is not called the handlers run now. */
     tc_block_signals(&mask);
     int others = copy->careful ? tc_other_threads(copy->harmless) : 0;
-    int failed = others || (!copy->careful && PyErr_CheckSignals() < 0);
+    int failed = others || (!copy->hooked && PyErr_CheckSignals() < 0);
     long pid = failed ? -1 : clone_bare(copy);
     if (pid == 0) {
         after_bare(copy, mask);
         return 1;
     }
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
-    if (copy->careful) PyOS_AfterFork_Parent();
+    if (copy->hooked) PyOS_AfterFork_Parent();
     if (others)
         tc_raise_named("UnsupportedOperation",
                        "%s beside the caller: they are not in a bare copy, but what they have locked is locked in it "
@@ -343,7 +346,7 @@ int tc_copy_from(PyObject *how, struct tc_copy *copy)
                    "a task that shared memory died inside malloc and keeps an arena of it locked: fork() takes "
                    "the locks of all arenas and would hang. Restart this process; programs can still be started"),
                -1;
-    if ((form != TC_BARE || copy->careful) && tc_sub_interpreters())
+    if ((form != TC_BARE || copy->careful || tc_python_threads()) && tc_sub_interpreters())
         return tc_raise_named(
                    "UnsupportedOperation",
                    "a sub-interpreter is alive: Python's own steps after a fork hang or crash the child then "

@@ -30,6 +30,12 @@ int tc_sub_interpreters(void)
     return first && PyInterpreterState_Next(first);
 }
 
+int tc_python_threads(void)
+{
+    PyThreadState *first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    return first && PyThreadState_Next(first);
+}
+
 int tc_runtime_range(uintptr_t *low, uintptr_t *high)
 {
     /* _PyRuntime is exported with its size. From 3.12 the main interpreter, with its lock, lies in it. */

@@ -11,6 +11,7 @@
 PyThreadState *tc_current_state(void);
 /* True in the main interpreter: PyGILState_Ensure(), which starts a body, knows no other. */
 int tc_main_interpreter(void);
+int tc_python_threads(void);   /* true when there are others than the caller */
 int tc_sub_interpreters(void); /* true when there are others */
 /* Address range of the runtime's own state, with the interpreter lock in it. 0 or -1 (not found). */
 int tc_runtime_range(uintptr_t *low, uintptr_t *high);
