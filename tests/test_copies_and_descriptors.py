@@ -12,7 +12,7 @@ import pytest
 
 from creator import finish, start
 from proc import descriptors, pipe
-from taskclone import THREAD, ChildSetup, CloneFlags, Task, UnsupportedOperation, call, clone
+from taskclone import THREAD, ChildSetup, CloneFlags, Task, UnsupportedOperation, call, clone, fork
 from taskclone.faces.executor import Executor
 
 pytestmark = [
@@ -44,6 +44,38 @@ def test_a_copy_that_has_closed_all_closes_nothing_of_its_own(fields: dict[str, 
     setup = ChildSetup(close_fds=True)
     assert call(closed_of_mine, tasks, 8, setup=setup, **fields) == []  # type: ignore[arg-type]
     assert tasks[0].result() == 3
+
+
+class Loop:
+    """In a cycle: only the collector finds it."""
+
+    def __init__(self, number: int) -> None:
+        self.file = os.fdopen(number, "rb")
+        self.me = self
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["clone", "fork"])
+def test_a_copy_that_shares_descriptors_does_not_collect_the_creators_garbage(raw: bool) -> None:
+    with pipe() as (read_end, _):
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            Loop(os.dup(read_end))
+            before = descriptors()
+            if raw:
+                task = fork(flags=F.FILES)
+                if task is None:
+                    os._exit(gc.collect() > 1000)
+                assert task.wait(10).code == 0
+                del task
+            else:
+                assert call(lambda: (gc.isenabled(), gc.collect())[0], flags=F.FILES, bare=True) is False
+            assert descriptors() == before
+            gc.collect()
+            assert len(descriptors()) == len(before) - 1
+        finally:
+            if enabled:
+                gc.enable()
 
 
 @pytest.mark.parametrize("flags", [F.VM, THREAD & ~F.FILES], ids=["VM", "thread without FILES"])

@@ -207,9 +207,21 @@ static long clone_bare(struct tc_copy *copy)
     return pid;
 }
 
-/* In the copy that no fork has made. */
-static void after_bare(struct tc_copy *copy, uint64_t mask)
+/* In a copy whose descriptors are its creator's: what the creator has left to its collector is not the copy's to
+ * finalize. A file that was closed here would be closed there once more, under a number that means another by then. */
+static void leave_garbage(PyObject *gc)
 {
+    int enabled = PyGC_Disable();
+    PyObject *frozen = PyObject_CallMethod(gc, "freeze", NULL);
+    if (!frozen) return PyErr_WriteUnraisable(gc); /* and it stays disabled */
+    Py_DECREF(frozen);
+    if (enabled) PyGC_Enable();
+}
+
+/* In the copy that no fork has made. */
+static void after_bare(struct tc_copy *copy, PyObject *gc, uint64_t mask)
+{
+    if (gc) leave_garbage(gc);
     tc_in_copy();
     tc_borrowed_files = (copy->spec->flags & CLONE_FILES) != 0;
     mask |= copy->held;
@@ -224,13 +236,17 @@ static void after_bare(struct tc_copy *copy, uint64_t mask)
 static int by_bare(struct tc_copy *copy)
 {
     uint64_t mask;
+    PyObject *gc = copy->spec->flags & CLONE_FILES ? PyImport_ImportModule("gc") : NULL;
+    if (!gc && PyErr_Occurred()) return -1;
     /* A thread that waits for the interpreter lock has asked the holder to hand it over: in the copy, which would wait
      * for its taking it, it is not. The interpreter's own steps make the lock anew. */
     copy->hooked = copy->careful || tc_python_threads();
     if (copy->hooked)
         before_fork();
-    else if (PyErr_CheckSignals() < 0)
+    else if (PyErr_CheckSignals() < 0) {
+        Py_XDECREF(gc);
         return -1;
+    }
     /* What comes from here on is for one of the two. What has come before: AfterFork forgets it in the copy, and where
      * that is not called the handlers run now. */
     tc_block_signals(&mask);
@@ -238,9 +254,10 @@ static int by_bare(struct tc_copy *copy)
     int failed = others || (!copy->hooked && PyErr_CheckSignals() < 0);
     long pid = failed ? -1 : clone_bare(copy);
     if (pid == 0) {
-        after_bare(copy, mask);
-        return 1;
+        after_bare(copy, gc, mask);
+        return 1; /* with a reference to gc, which this process keeps anyway */
     }
+    Py_XDECREF(gc);
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
     if (copy->hooked) PyOS_AfterFork_Parent();
     if (others)
