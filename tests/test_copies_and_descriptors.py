@@ -50,8 +50,11 @@ class Loop:
     """In a cycle: only the collector finds it."""
 
     def __init__(self, number: int) -> None:
-        self.file = os.fdopen(number, "rb")
+        self.number = number
         self.me = self
+
+    def __del__(self) -> None:
+        os.close(self.number)
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["clone", "fork"])

@@ -95,7 +95,7 @@ class Plan:
             locked for ever in the task, and ``random`` gives the creator's next numbers. For bodies that touch no
             threads, locks or libraries. Without it a set that can be had in no other way (FILES, FS, SYSVSEM, IO) is
             refused while this process has other threads. (With FILES alone the task's objects are copies and its
-            descriptors are not: what it closes, or its garbage collection, is closed here too.)
+            descriptors are not: a file that it closes, or drops, is closed here too.)
         leave_out: copied memory only, for functions: buffers (bytearray, mmap, arrays, ...) whose whole pages are not
             in the copy, so that a start does not cost more for them (MADV_DONTFORK of madvise(2), for the moment of
             the start; MADV_DOFORK afterwards, whatever was set before). The task must not touch such a buffer: that
