@@ -195,7 +195,7 @@ for name in ("a", "b"):
         after_in_parent=lambda name=name: seen.append(f"parent-{name}"),
         after_in_child=lambda name=name: seen.append(f"child-{name}"),
     )
-for fields in ({}, {"flags": "UNTRACED"}, {"flags": "NEWUSER|NEWPID"}, {"flags": "FILES"}, {"bare": True}):
+for fields in ({}, {"flags": "UNTRACED"}, {"flags": "NEWUSER|NEWPID"}, {"flags": "FS"}, {"flags": "FILES"}, {"bare": True}):
     seen.clear()
     say(*call(lambda: list(seen), **fields), "|", *seen)
 seen.clear()
@@ -206,8 +206,10 @@ if not pid:
 os.waitpid(pid, 0)
 say(*seen)
 """
-    *ours, bare, in_child, in_parent = lines_of(script)
+    *ours, files, bare, in_child, in_parent = lines_of(script)
     assert ours == [f"{in_child} {in_parent}"] * 4
+    # What others do in the child they would do to the creator's descriptors.
+    assert files == f"{in_child.replace('child-a child-b ', '')} {in_parent}"
     assert bare == "|"
 
 
@@ -267,6 +269,34 @@ say(number in descriptors())
 os._exit(0)  # as for the object: its descriptor is gone
 """
     assert lines_of(script, "-W", "ignore::ResourceWarning") == ["True", "False"]
+
+
+def test_what_others_do_after_a_fork_does_not_reach_the_creators() -> None:
+    script = """
+import random
+file = open(os.devnull)
+os.register_at_fork(after_in_child=lambda: os.close(file.fileno()))
+def is_open():
+    try:
+        return bool(os.fstat(file.fileno()))
+    except OSError:
+        return False
+copy = fork(flags="FILES")
+if copy is None:
+    os._exit(is_open())
+say(copy.wait(10).code, call(is_open))
+waiting = threading.Event()
+other = threading.Thread(target=waiting.wait)
+other.start()
+say(call(is_open, flags="FILES", bare=True))
+say(call(threading.active_count, flags="FILES", bare=True))  # the interpreter's own steps are taken
+say(call(random.random, flags="FILES", bare=True) != random.random())
+waiting.set()
+other.join()
+say(is_open())
+"""
+    expected = ["1 False", "True", "1", "True", "True"]
+    assert lines_of(script, "-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning") == expected
 
 
 def test_our_own_objects_do_not() -> None:

@@ -218,10 +218,35 @@ static void leave_garbage(PyObject *gc)
     if (enabled) PyGC_Enable();
 }
 
+static struct {
+    PyObject *list, *kept;
+} after_fork;
+
+/* fork_hooks(list, kept) */
+PyObject *tc_fork_hooks(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *list, *kept;
+    if (!PyArg_ParseTuple(args, "O!O!:fork_hooks", &PyList_Type, &list, &PyList_Type, &kept)) return NULL;
+    Py_INCREF(list), Py_INCREF(kept);
+    Py_XSETREF(after_fork.list, list);
+    Py_XSETREF(after_fork.kept, kept);
+    Py_RETURN_NONE;
+}
+
+/* In a copy whose descriptors are its creator's: what others do after a fork, they do in the belief that the numbers
+ * are their own (matplotlib drops its font files, asyncio its event loop). */
+static void leave_hooks(void)
+{
+    if (!after_fork.list) return;
+    Py_XINCREF(PyList_GetSlice(after_fork.list, 0, PY_SSIZE_T_MAX)); /* for ever: none shall be freed here */
+    if (PyList_SetSlice(after_fork.list, 0, PY_SSIZE_T_MAX, after_fork.kept) < 0) PyErr_WriteUnraisable(NULL);
+}
+
 /* In the copy that no fork has made. */
 static void after_bare(struct tc_copy *copy, PyObject *gc, uint64_t mask)
 {
-    if (gc) leave_garbage(gc);
+    if (gc) leave_garbage(gc), leave_hooks();
     tc_in_copy();
     tc_borrowed_files = (copy->spec->flags & CLONE_FILES) != 0;
     mask |= copy->held;

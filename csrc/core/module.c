@@ -20,6 +20,7 @@ static PyMethodDef methods[] = {
     {"before_fork", tc_before_fork, METH_NOARGS, "hosts_end(), with a word where fork() would hang"},
     {"children_forget", tc_children_forget, METH_NOARGS, "in the child of a fork: they are the parent's"},
     {"children_running", tc_children_running, METH_NOARGS, "the children that were not seen to end"},
+    {"fork_hooks", tc_fork_hooks, METH_VARARGS, "fork_hooks(list, kept)"},
     {"copied_hooks", tc_copied_hooks, METH_VARARGS, "copied_hooks(signal, arguments, finish, nothing)"},
     {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(type, ...) -> Copied, in the creator"},
     {"flush_streams", tc_flush_streams, METH_NOARGS, "flush sys.stdout and sys.stderr"},

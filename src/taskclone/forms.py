@@ -48,13 +48,15 @@ def why(flags: int, bare: bool = False) -> str:
         )
     if bare:
         return (
-            "bare: one clone3, because the plan says bare=True; no handler of the C library's or the interpreter's "
-            "runs, and what other threads have locked stays locked in the copy"
+            "bare: one clone3, because the plan says bare=True; no handler of the C library's runs, none of the "
+            "interpreter's unless Python has other threads, and what those have locked stays locked in the copy"
         )
+    files = int(flags) & int(_F.FILES)
     return (
         f"bare: {_long(int(flags) & _WITH_THE_CREATOR)} can be shared only by a clone3 of the creator itself; the C "
         "library's handlers for fork() do not run, so it is refused while the creator has other threads (bare=True "
         "insists)"
+        + ("; with FILES neither do Python's, but for its own, lest they close the creator's" if files else "")
     )
 
 

@@ -90,10 +90,10 @@ class Plan:
             ``Task.stderr``), for stderr also ``subprocess.STDOUT``. Not with FILES, nor for a thread. A function's
             ``print`` goes there if its ``sys.stdout`` writes to descriptor 1.
         bare: copied memory only, for functions: one clone3 in the place of fork(), the fastest copy. No handler that
-            others have set for a fork runs, neither of the C library (pthread_atfork) nor of the interpreter
-            (``os.register_at_fork``): what another thread has locked at that moment, malloc's locks included, is
-            locked for ever in the task, and ``random`` gives the creator's next numbers. For bodies that touch no
-            threads, locks or libraries. Without it a set that can be had in no other way (FILES, FS, SYSVSEM, IO) is
+            others have set for a fork runs, neither of the C library (pthread_atfork) nor, unless Python has other
+            threads, of the interpreter (``os.register_at_fork``): what another thread has locked at that moment,
+            malloc's locks included, is locked for ever in the task, and ``random`` gives the creator's next numbers.
+            For bodies that touch no threads, locks or libraries. Without it a set that can be had in no other way (FILES, FS, SYSVSEM, IO) is
             refused while this process has other threads. (With FILES alone the task's objects are copies and its
             descriptors are not: a file that it closes, or drops, is closed here too.)
         leave_out: copied memory only, for functions: buffers (bytearray, mmap, arrays, ...) whose whole pages are not

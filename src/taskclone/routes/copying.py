@@ -6,6 +6,7 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import contextlib
 import functools
+import gc
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from taskclone._core import BARE, FORK, RELAY, threads_running
+from taskclone._core import BARE, FORK, RELAY, fork_hooks, threads_running
 from taskclone.childsetup import ChildSetup
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.forms import default_exit_signal, form_of
@@ -35,6 +36,7 @@ _CARRIED = int(
     | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
 )  # fmt: skip
 _CLEAR = int(_F.CLEAR_SIGHAND)
+_FILES = int(_F.FILES)
 _FORMS = {"fork": FORK, "relay": RELAY, "bare": BARE}
 
 
@@ -62,7 +64,9 @@ def check(route: str, plan: Plan) -> None:
 def look_at_threads(plan: Plan) -> tuple[int, ...]:
     """Before a copy: the warning where there are others, which a bare copy does not give. It is refused by the core,
     which has to know the ids of those that do not matter; they are returned."""
-    form, _, _, careful = plan.how
+    form, flags, _, careful = plan.how
+    if flags & _FILES:
+        _choose_hooks()
     if form != BARE:
         if _thread._count() or threads_running():  # besides the main thread
             warn_of_threads()
@@ -115,6 +119,39 @@ def _level_of_the_caller() -> int:
     while frame.f_back and str(frame.f_globals.get("__name__")).split(".")[0] in ("taskclone", "concurrent"):
         level, frame = level + 1, frame.f_back
     return level
+
+
+# ---- what others do after a fork -------------------------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    """By which the interpreter's list of hooks is found: there is no other way to it."""
+
+
+os.register_at_fork(after_in_child=_nothing)
+_hooks: list[Callable[[], object]] = []
+_KEPT = frozenset({"taskclone", "threading", "random", "logging", "concurrent"})
+"""Packages whose hooks do nothing to a descriptor. (Not asyncio: its hook drops the event loop, which closes it.)"""
+
+
+def _choose_hooks() -> None:
+    """Before a copy that shares descriptors: tells the core which hooks for the child of a fork are called in it.
+
+    Raises:
+        UnsupportedOperation: this interpreter keeps its hooks where they cannot be found.
+    """
+    global _hooks
+    if not _hooks:
+        found = [holder for holder in gc.get_referrers(_nothing) if type(holder) is list]
+        if len(found) != 1:
+            raise unsupported("copied", "FILES without VM in this interpreter, whose hooks for forks cannot be found")
+        _hooks = found[0]
+    fork_hooks(_hooks, [hook for hook in _hooks if _keeps_descriptors(hook)])
+
+
+def _keeps_descriptors(hook: Callable[[], object]) -> bool:
+    module = getattr(hook, "__module__", None) or type(getattr(hook, "__self__", None)).__module__
+    return module.partition(".")[0] in _KEPT or module == "_thread"  # a lock's own method
 
 
 # ---- in the copy ----------------------------------------------------------------------------------------------------
