@@ -3,12 +3,15 @@
  * Each await has a bell of its own, since a loop watches a descriptor for one of its awaits only. Those of a task that
  * shares memory or is a thread hang on its record, and are rung by whoever says ENDED; where the outcome comes long
  * before the end, by the host at the end of the body. Never by a task that shares memory: it may have another file
- * table by then, and may be killed at any instruction, with the list's lock held. */
+ * table by then. But one may await a sibling, and be killed at any instruction: so there is no lock, and the hooks that
+ * bells hang on are the record's and go with that. */
 #include "bell.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -16,9 +19,10 @@
 
 typedef struct {
     PyObject_HEAD
-    struct tc_bell bell;
-    struct tc_task *task; /* in whose list it is, or NULL */
-    uint64_t file_table;  /* in which the descriptor is */
+    int fd;
+    struct tc_task *task; /* on whose record it hangs, or NULL */
+    struct tc_hook *hook;
+    uint64_t file_table; /* in which the descriptor is */
     unsigned generation;
 } BellObject;
 
@@ -35,37 +39,54 @@ void tc_ring_bells(struct tc_task *task)
     /* A thread with files of its own would ring others. It says ENDED of itself, which nobody awaits by a bell; and see
      * tc_settle(). */
     if (!atomic_load(&task->bells) || tc_private_files) return;
-    tc_spin_lock(&task->bells_lock);
-    for (struct tc_bell *bell = atomic_load(&task->bells); bell; bell = bell->next) tc_ring(bell->fd);
-    tc_spin_unlock(&task->bells_lock);
+    atomic_fetch_add(&task->ringing, 1);
+    for (struct tc_hook *hook = atomic_load(&task->bells); hook; hook = hook->next) tc_ring(atomic_load(&hook->fd));
+    atomic_fetch_sub(&task->ringing, 1);
 }
 
-static void put_up(BellObject *self, struct tc_task *task)
+void tc_bells_free(struct tc_task *task)
 {
+    for (struct tc_hook *hook = atomic_load(&task->bells), *next; hook; hook = next) {
+        next = hook->next;
+        free(hook);
+    }
+}
+
+/* 0 or -1: no memory. */
+static int put_up(BellObject *self, struct tc_task *task)
+{
+    struct tc_hook *hook = atomic_load(&task->bells);
+    for (int none = -1; hook && !atomic_compare_exchange_strong(&hook->fd, &none, self->fd); none = -1)
+        hook = hook->next;
+    if (!hook) {
+        if (!(hook = malloc(sizeof *hook))) return PyErr_NoMemory(), -1;
+        atomic_store(&hook->fd, self->fd);
+        hook->next = atomic_load(&task->bells);
+        while (!atomic_compare_exchange_weak(&task->bells, &hook->next, hook)) {
+        }
+    }
     atomic_fetch_add(&task->references, 1);
     self->task = task;
-    tc_spin_lock(&task->bells_lock);
-    self->bell.next = atomic_load(&task->bells);
-    if (self->bell.next) self->bell.next->previous = &self->bell;
-    atomic_store(&task->bells, &self->bell);
-    tc_spin_unlock(&task->bells_lock);
+    self->hook = hook;
+    return 0;
 }
 
-static void take_down(BellObject *self)
+/* False: somebody may ring it yet. */
+static int take_down(BellObject *self)
 {
     struct tc_task *task = self->task;
-    if (!task) return;
+    int quiet = 1;
+    if (!task) return quiet;
     self->task = NULL;
-    if (self->generation == tc_generation) { /* else a thread of the parent may have held the lock at the fork */
-        tc_spin_lock(&task->bells_lock);
-        if (self->bell.next) self->bell.next->previous = self->bell.previous;
-        if (self->bell.previous)
-            self->bell.previous->next = self->bell.next;
-        else
-            atomic_store(&task->bells, self->bell.next);
-        tc_spin_unlock(&task->bells_lock);
+    if (self->generation == tc_generation) {
+        atomic_store(&self->hook->fd, -1);
+        /* Whoever has read the number writes to it in a moment; or never, being a task that was killed there. */
+        static const struct timespec pause = {0, 1000000};
+        for (int i = 0; !(quiet = !atomic_load(&task->ringing)) && i < 100; i++)
+            i < 50 ? TC_SYS(SYS_sched_yield) : TC_SYS(SYS_nanosleep, &pause, 0);
     }
     tc_task_release(task);
+    return quiet;
 }
 
 static BellObject *new_bell(int fd)
@@ -75,8 +96,9 @@ static BellObject *new_bell(int fd)
         close(fd);
         return NULL;
     }
-    self->bell = (struct tc_bell){.fd = fd};
+    self->fd = fd;
     self->task = NULL;
+    self->hook = NULL;
     self->file_table = tc_file_table();
     self->generation = tc_generation;
     return self;
@@ -92,11 +114,14 @@ static PyObject *refuse(void)
 PyObject *tc_bell_for_task(struct tc_task *task)
 {
     if (tc_file_table()) return refuse();
-    int fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int fd = tc_not_a_stream((int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (fd < 0) return tc_raise(-fd, "eventfd2");
     BellObject *self = new_bell(fd);
     if (!self) return NULL;
-    put_up(self, task);
+    if (put_up(self, task) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     /* Whoever publishes an outcome looks for bells afterwards: one of us two sees the other. */
     if (atomic_load(&task->state) >= TC_DONE) tc_ring(fd);
     return (PyObject *)self;
@@ -114,18 +139,18 @@ PyObject *tc_bell_for_pidfd(int pidfd)
 static PyObject *bell_fileno(BellObject *self, PyObject *unused)
 {
     (void)unused;
-    if (self->bell.fd >= 0) return PyLong_FromLong(self->bell.fd);
+    if (self->fd >= 0) return PyLong_FromLong(self->fd);
     return PyErr_Format(PyExc_ValueError, "the bell is closed");
 }
 
 static PyObject *bell_close(BellObject *self, PyObject *unused)
 {
     (void)unused;
-    take_down(self); /* before the close: nobody shall ring what may be another file's number by then */
+    int quiet = take_down(self); /* nobody shall ring what may be another file's number: rather is one lost */
     /* The collector may come here in a task or thread in whose file table it is another file. */
-    if (self->bell.fd >= 0 && self->file_table == tc_file_table() && tc_may_close(self->generation))
-        close(self->bell.fd);
-    self->bell.fd = -1;
+    if (quiet && self->fd >= 0 && self->file_table == tc_file_table() && tc_may_close(self->generation))
+        close(self->fd);
+    self->fd = -1;
     Py_RETURN_NONE;
 }
 

@@ -11,6 +11,7 @@
 #include "error.h"
 #include "mapping.h"
 #include "shared.h"
+#include "sys.h"
 
 enum { PAGE = 4096 };
 enum { INLINE = PAGE - sizeof(struct page) };
@@ -39,8 +40,10 @@ struct copied *tc_copied_new(PyTypeObject *type, int daemon)
     if (!self) return NULL;
     const char *call = "memfd_create";
     void *page = MAP_FAILED;
-    self->fd = memfd_create("taskclone", MFD_CLOEXEC);
-    if (self->fd >= 0 && (call = "ftruncate", ftruncate(self->fd, PAGE) == 0))
+    self->fd = tc_not_a_stream((int)TC_SYS(SYS_memfd_create, "taskclone", MFD_CLOEXEC));
+    if (self->fd < 0)
+        errno = -self->fd;
+    else if ((call = "ftruncate", ftruncate(self->fd, PAGE) == 0))
         call = "mmap", page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, 0);
     if (page != MAP_FAILED) {
         self->page = page;

@@ -75,8 +75,8 @@ static int has_ended(pid_t pid)
     return tc_waitid(P_PID, pid, WEXITED | WNOHANG | WNOWAIT | __WALL, &ended) == -ECHILD || ended.source;
 }
 
-/* 0, or -1 with an exception: without a pidfd it could not be waited for safely, and its body must not run. */
-static int let_go(struct tc_copy *copy, pid_t pid)
+/* Where there can be no pidfd it could not be waited for safely, and its body does not run. */
+static void let_go(struct tc_copy *copy, pid_t pid)
 {
     int pidfd = (int)TC_SYS(SYS_pidfd_open, pid, 0);
     copy->pid = pid;
@@ -86,11 +86,10 @@ static int let_go(struct tc_copy *copy, pid_t pid)
     if (pidfd < 0 && pidfd != -ESRCH && !copy->by_pid) {
         tc_report_failure(&copy->start->report, TC_STEP_PIDFD, -pidfd);
         kill(pid, SIGKILL); /* our unreaped child, which waits for us */
-        return -1;
+        return;
     }
     atomic_store(&copy->start->creator_ready, 1);
     tc_futex_wake(&copy->start->creator_ready);
-    return 0;
 }
 
 static void before_fork(void)
@@ -122,22 +121,33 @@ static int by_fork(struct tc_copy *copy)
     return 0;
 }
 
-/* Without the interpreter lock. */
-static void await_relay(struct tc_copy *copy, pid_t middle)
+/* 0; -1 with an exception of a signal handler's: the middle may never come through the hooks that others have set for
+ * forks. */
+static int await_relay(struct tc_copy *copy, pid_t middle)
 {
     struct tc_handshake *start = copy->start;
-    int ended = 0;
+    int ended = 0, interrupted = 0;
     /* Once it has ended the word has its last value. */
-    while (!atomic_load(&start->relayed) && !ended) {
+    while (!atomic_load(&start->relayed) && !ended && !interrupted) {
+        Py_BEGIN_ALLOW_THREADS;
         tc_futex_wait(&start->relayed, 0, &look);
         ended = !atomic_load(&start->relayed) && has_ended(middle);
+        Py_END_ALLOW_THREADS;
+        interrupted = PyErr_CheckSignals() < 0;
     }
+    Py_BEGIN_ALLOW_THREADS;
+    if (interrupted && !has_ended(middle)) kill(middle, SIGKILL); /* our unreaped child */
+    if (interrupted) reap(middle);                                /* and the word has its last value */
     pid_t pid = (pid_t)atomic_load(&start->relayed);
-    if (!pid)
-        tc_report_failure(&start->report, TC_STEP_RELAY, ECHILD);
+    if (pid > 0 && interrupted)
+        kill(pid, SIGKILL), reap(pid); /* it waits for us, and nobody else knows it */
     else if (pid > 0)
         let_go(copy, pid);
-    reap(middle); /* with VFORK it sleeps in the kernel until the new task is done with its memory */
+    else if (!pid)
+        tc_report_failure(&start->report, TC_STEP_RELAY, ECHILD);
+    if (!interrupted) reap(middle); /* with VFORK it sleeps in the kernel until the new task is done with its memory */
+    Py_END_ALLOW_THREADS;
+    return interrupted ? -1 : 0;
 }
 
 /* After unshare or setns the task in the middle would be in another PID namespace, perhaps as its init, with which all
@@ -173,9 +183,7 @@ static int by_relay(struct tc_copy *copy)
     PyOS_AfterFork_Parent();
     copy->flags = copy->spec->flags | CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
     if (middle < 0) return 0;
-    Py_BEGIN_ALLOW_THREADS;
-    await_relay(copy, middle);
-    Py_END_ALLOW_THREADS;
+    if (await_relay(copy, middle) < 0) return -1;
     if (copy->start->flags) copy->flags = copy->start->flags;
     copy->replaced = copy->start->emulated;
     return 0;
@@ -336,7 +344,7 @@ int tc_copy(struct tc_copy *copy)
     spec->creator_pidfd = -1;
     if (spec->flags & CLONE_NEWPID) {
         /* There getppid() is 0. */
-        spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
+        spec->creator_pidfd = tc_not_a_stream((int)TC_SYS(SYS_pidfd_open, spec->creator, 0));
         if (spec->creator_pidfd < 0) return tc_raise_step(TC_STEP_PIDFD, -spec->creator_pidfd), -1;
     }
     int made = forms[copy->form](copy);

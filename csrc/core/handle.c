@@ -69,8 +69,7 @@ static void shared_dealloc(SharedObject *self)
     shared_clear(self);
     task->handles--;
     if (self->generation != tc_generation) {
-        if (tc_may_close(self->generation))
-            tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
+        tc_task_close(task); /* our copy of the descriptor, in the child of a fork */
     } else if (task->handles == 0) {
         /* The host says ENDED and then looks for orphans: one of us two sees the other. */
         atomic_store(&task->orphan, 1);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
+#include "bell.h"
 #include "sys.h"
 
 static _Atomic uint32_t list_lock, grave_lock;
@@ -27,6 +28,7 @@ struct tc_task *tc_task_new(PyObject *fn, PyObject *args, PyObject *kwargs, PyOb
     }
     static uint64_t serial; /* guarded by the interpreter lock */
     task->serial = ++serial;
+    task->generation = tc_generation;
     task->pidfd = -1;
     task->spec.report = &task->report;
     task->fn = Py_NewRef(fn);
@@ -146,6 +148,7 @@ void tc_bury_dead(void)
         PyObject **objects[] = {TC_OBJECTS(task), &task->cancel};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
         tc_task_close(task);
+        tc_bells_free(task);
         free(task);
     }
 }
@@ -184,7 +187,7 @@ void tc_task_reap(struct tc_task *task, int pidfd)
 void tc_task_close(struct tc_task *task)
 {
     int pidfd = atomic_exchange(&task->pidfd, -1);
-    if (pidfd < 0) return;
+    if (pidfd < 0 || !tc_may_close(task->generation)) return;
     tc_task_reap(task, pidfd);
     TC_SYS(SYS_close, pidfd);
 }

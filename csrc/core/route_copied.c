@@ -70,11 +70,6 @@ static void handle_sigterm(const struct tc_copy *copy)
     if ((copy->spec->ignored | copy->spec->defaulted) & SIGTERM_BIT) return;
     PyObject *set = PyObject_Call(hooks.signal, hooks.arguments, NULL);
     Py_XDECREF(set);
-    if (set || copy->form != TC_BARE || copy->careful || !PyErr_ExceptionMatches(PyExc_ValueError)) return;
-    /* To the interpreter, which was not told of the copy, the main thread is another one; that one alone may handle
-     * signals, and is not here. */
-    PyErr_Clear();
-    signal(SIGTERM, SIG_DFL);
 }
 
 /* From the copy to the end. In C for the body that returns None: a copied task pays for each page that it writes to,

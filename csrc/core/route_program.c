@@ -58,7 +58,7 @@ static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
     spec->creator = getpid();
     spec->creator_pidfd = -1;
     if (spec->parent_death && spec->flags & CLONE_NEWPID) {
-        spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
+        spec->creator_pidfd = tc_not_a_stream((int)TC_SYS(SYS_pidfd_open, spec->creator, 0));
         if (spec->creator_pidfd < 0) {
             tc_report_failure(spec->report, TC_STEP_PIDFD, -spec->creator_pidfd);
             return;

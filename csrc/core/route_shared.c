@@ -62,7 +62,8 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
     spec->parent_death = SIGKILL;
     spec->creator = (pid_t)TC_SYS(SYS_getpid);
     spec->creator_pidfd = -1;
-    if (spec->flags & CLONE_NEWPID) spec->creator_pidfd = (int)TC_SYS(SYS_pidfd_open, spec->creator, 0);
+    if (spec->flags & CLONE_NEWPID)
+        spec->creator_pidfd = tc_not_a_stream((int)TC_SYS(SYS_pidfd_open, spec->creator, 0));
     /* With an exit signal anybody may reap, and a pidfd from birth is the only sure name. Without, nobody but us does,
      * and a pidfd, made and closed some 4 us, is made when somebody asks. */
     if (spec->exit_signal) spec->flags |= CLONE_PIDFD;

@@ -30,7 +30,7 @@
 enum { TC_NEW, TC_STARTED, TC_DONE, TC_ENDED }; /* DONE: the outcome is there; ENDED: dead, and recovered from */
 
 struct tc_host;
-struct tc_bell;
+struct tc_hook;
 
 struct tc_task {
     struct tc_signals signals; /* what the task's TLS points to: first, so that a cast gives the task */
@@ -42,8 +42,9 @@ struct tc_task {
     struct tc_task *grave;                         /* list of those that the creator may free */
     struct tc_task *done_next;                     /* list of those that wait to be settled */
     _Atomic uint32_t state, waiters[TC_ENDED + 1]; /* waiters: by the state that they wait for */
-    _Atomic(struct tc_bell *) bells;               /* of those who await it in an event loop */
-    _Atomic uint32_t bells_lock;
+    _Atomic(struct tc_hook *) bells;               /* of those who await it in an event loop */
+    _Atomic int ringing;
+    unsigned generation;
     /* futex: 1 until the kernel has run mm_release() for a hosted task, or for a lent one whose body has ended */
     _Atomic uint32_t alive, watchers; /* watchers: those who sleep on it */
     _Atomic uint32_t clean;           /* the body ended and gave its thread state back */

@@ -4,6 +4,7 @@
 #ifndef TC_SYS_H
 #define TC_SYS_H
 
+#include <fcntl.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
@@ -49,5 +50,15 @@ static inline void tc_spin_lock(_Atomic uint32_t *lock)
     while (atomic_exchange(lock, 1)) TC_SYS(SYS_sched_yield);
 }
 static inline void tc_spin_unlock(_Atomic uint32_t *lock) { atomic_store(lock, 0); }
+
+/* A new descriptor, or -errno, moved out of the way of a child's standard streams: where the creator's are closed it
+ * may have one of their numbers, and would be overwritten. */
+static inline int tc_not_a_stream(int fd)
+{
+    if (fd < 0 || fd > 2) return fd;
+    long moved = TC_SYS(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+    TC_SYS(SYS_close, fd);
+    return (int)moved;
+}
 
 #endif
