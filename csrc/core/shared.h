@@ -15,6 +15,7 @@
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
  *   ending.c        one look at a task that shall end
  *   threads.c       the guard of _thread.start_new_thread
+ *   pollable.c      what an event loop can watch of a task
  *   handle.c        the Python object
  */
 #ifndef TC_SHARED_H
@@ -216,6 +217,11 @@ PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user)
 int tc_guard_threads(void);
 int tc_may_start_thread(void); /* else with an exception */
 struct tc_task *tc_current_task(void);
+
+/* pollable.c */
+/* What fileno() gives: a pidfd, or an eventfd where there is none. -1 with an exception. */
+int tc_task_descriptor(struct tc_task *task);
+PyObject *tc_task_bell(struct tc_task *task); /* readable once the state is DONE */
 
 /* handle.c */
 int tc_shared_ready(PyObject *module);
