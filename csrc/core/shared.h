@@ -17,6 +17,7 @@
  *   threads.c       the guard of _thread.start_new_thread
  *   pollable.c      what an event loop can watch of a task
  *   handle.c        the Python object
+ *   stats.c         what can be asked about all of them together
  */
 #ifndef TC_SHARED_H
 #define TC_SHARED_H
@@ -160,6 +161,8 @@ struct tc_task *tc_task_first_end_request(void); /* with a reference */
 struct tc_task **tc_task_all(void);
 void tc_task_all_done(struct tc_task **all);
 void tc_task_publish(struct tc_task *task, uint32_t state);
+/* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
+long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
 void tc_tasks_after_fork(void);
@@ -167,6 +170,10 @@ int tc_own_files(void);       /* the creator's descriptor numbers are ours too *
 uint64_t tc_file_table(void); /* which the caller has: 0 the creator's, else one of its own */
 /* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
 int tc_open_pidfd(struct tc_task *task);
+/* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
+long tc_task_signal(struct tc_task *task, int sig);
+/* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
+void tc_task_close(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);
 /* Before the call that takes the zombie: until then the id is the task's own. */
 void tc_task_reaping(struct tc_task *task);
@@ -194,6 +201,7 @@ void tc_take_status(struct tc_task *task); /* waits for its end */
 
 /* route_shared.c */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task);
+PyObject *tc_shared_start(PyObject *module, PyObject *args);
 
 /* body.c */
 int tc_body_init(void);
@@ -225,18 +233,13 @@ PyObject *tc_task_bell(struct tc_task *task); /* readable once the state is DONE
 
 /* handle.c */
 int tc_shared_ready(PyObject *module);
-/* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
-long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
-/* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
-long tc_task_signal(struct tc_task *task, int sig);
-/* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
-void tc_task_close(struct tc_task *task);
-PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
 PyObject *tc_handle_for(struct tc_task *task);
-PyObject *tc_shared_start(PyObject *module, PyObject *args);
+
+/* stats.c */
 PyObject *tc_shared_live(PyObject *module, PyObject *unused);
 PyObject *tc_threads_running(PyObject *module, PyObject *unused);
 PyObject *tc_shared_stats(PyObject *module, PyObject *unused);
 PyObject *tc_in_task(PyObject *module, PyObject *unused);
+PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
 
 #endif
