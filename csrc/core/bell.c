@@ -154,5 +154,5 @@ static PyType_Spec bell_spec = {"taskclone._core.Bell", sizeof(BellObject), 0,
 int tc_bell_ready(PyObject *module)
 {
     bell_type = (PyTypeObject *)PyType_FromSpec(&bell_spec);
-    return bell_type ? PyModule_AddObjectRef(module, "Bell", (PyObject *)bell_type) : -1;
+    return bell_type ? PyModule_AddType(module, bell_type) : -1;
 }

@@ -346,5 +346,5 @@ PyType_Spec tc_shared_spec = {"taskclone._core.Shared", sizeof(SharedObject), 0,
 int tc_shared_ready(PyObject *module)
 {
     shared_type = (PyTypeObject *)PyType_FromSpec(&tc_shared_spec);
-    return shared_type ? PyModule_AddObjectRef(module, "Shared", (PyObject *)shared_type) : -1;
+    return shared_type ? PyModule_AddType(module, shared_type) : -1;
 }
