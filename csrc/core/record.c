@@ -10,7 +10,6 @@
 
 static _Atomic uint32_t list_lock, grave_lock;
 static struct tc_task *living, *graveyard;
-__thread char tc_private, tc_private_files; /* shared.h says of which kind */
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* Linux 6.9 */
@@ -160,20 +159,6 @@ void tc_tasks_after_fork(void)
 }
 
 /* ---- descriptor, signals, zombie --------------------------------------------------------------------------------- */
-
-int tc_own_files(void)
-{
-    /* In a task with a file table of its own, the creator's descriptor numbers mean something else. */
-    if (tc_private_files) return 0;
-    struct tc_task *here = tc_current_task();
-    return !here || (here->spec.flags & CLONE_FILES);
-}
-
-uint64_t tc_file_table(void)
-{
-    if (tc_private_files) return UINT64_MAX; /* nothing of ours is made there */
-    return tc_own_files() ? 0 : tc_current_task()->serial;
-}
 
 void tc_task_reap(struct tc_task *task, int pidfd)
 {

@@ -3,6 +3,7 @@
  * The task owns the host's TLS from its first instruction until the kernel has run mm_release() for it. Nobody else may
  * touch that TLS meanwhile: no libc call, no errno, no signal handler in the host. Every system call of a host is raw.
  *
+ *   caller.c        who the caller is; nothing of what follows is asked there
  *   record.c        the record's life; its descriptor, signals, zombie
  *   body.c          running the body, and what it leaves
  *   route_shared.c  start: the child's main function, hosted and in place
@@ -110,7 +111,24 @@ enum { TC_RESERVE = 256 << 10 };
 struct tc_counters {
     _Atomic int hosts, idle, retired, abandoned, malloc_deaths, threads;
 };
+
+/* caller.c */
 extern struct tc_counters tc_counters;
+struct tc_task *tc_current_task(void); /* NULL: in none that shares memory */
+int tc_on_main_thread(void);   /* without a system call; never true where the module was imported by another thread */
+extern void *tc_main_thread;   /* its thread pointer */
+extern int tc_keep_hosts;      /* set around a fork of our own, which idle hosts do not disturb */
+extern unsigned tc_generation; /* counted up in the child of a fork: whose tasks and descriptors are these */
+extern int tc_borrowed_files;  /* this copy's descriptors are its creator's */
+extern unsigned tc_closed_generation; /* in this copy all descriptors of earlier generations were closed */
+/* Whether the descriptor of an object of that generation is this process's own, and still the same file. */
+int tc_may_close(unsigned generation);
+int tc_own_files(void);       /* the creator's descriptor numbers are ours too */
+uint64_t tc_file_table(void); /* which the caller has: 0 the creator's, else one of its own */
+/* In a thread that has unshared something. Initial-exec: the first touch of another kind of TLS may call malloc. */
+#define TC_TLS __attribute__((tls_model("initial-exec"), visibility("hidden")))
+extern __thread char tc_private TC_TLS;       /* anything */
+extern __thread char tc_private_files TC_TLS; /* its file table */
 
 /* host.c */
 int tc_host_take(size_t stack_size, struct tc_host **host); /* 0 or -errno; with the interpreter lock */
@@ -126,17 +144,10 @@ int tc_host_new(size_t stack_size, struct tc_host **made); /* not in a task: it 
 
 /* forks.c */
 int tc_forks_init(void);
-int tc_on_main_thread(void); /* without a system call; never true where the module was imported by another thread */
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
-extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
 /* In the child of a fork: none of the creator's threads and tasks is here. pthread_atfork sees to it, where there is a
  * fork. */
 void tc_in_copy(void);
-extern unsigned tc_generation;        /* counted up in the child of a fork: whose tasks and descriptors are these */
-extern int tc_borrowed_files;         /* this copy's descriptors are its creator's */
-extern unsigned tc_closed_generation; /* in this copy all descriptors of earlier generations were closed */
-/* Whether the descriptor of an object of that generation is this process's own, and still the same file. */
-int tc_may_close(unsigned generation);
 /* But idle hosts and those of `harmless`, a tuple of ids or NULL. How many, or -errno: not to be known. */
 int tc_other_threads(PyObject *harmless);
 
@@ -166,8 +177,6 @@ long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const stru
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
 void tc_tasks_after_fork(void);
-int tc_own_files(void);       /* the creator's descriptor numbers are ours too */
-uint64_t tc_file_table(void); /* which the caller has: 0 the creator's, else one of its own */
 /* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
 int tc_open_pidfd(struct tc_task *task);
 /* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
@@ -177,10 +186,6 @@ void tc_task_close(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);
 /* Before the call that takes the zombie: until then the id is the task's own. */
 void tc_task_reaping(struct tc_task *task);
-/* In a thread that has unshared something. Initial-exec: the first touch of another kind of TLS may call malloc. */
-#define TC_TLS __attribute__((tls_model("initial-exec"), visibility("hidden")))
-extern __thread char tc_private TC_TLS;       /* anything */
-extern __thread char tc_private_files TC_TLS; /* its file table */
 
 /* bell.c */
 void tc_ring_bells(struct tc_task *task); /* DONE or ENDED has been set; raw system calls */
@@ -224,7 +229,6 @@ PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user)
 /* threads.c */
 int tc_guard_threads(void);
 int tc_may_start_thread(void); /* else with an exception */
-struct tc_task *tc_current_task(void);
 
 /* pollable.c */
 /* What fileno() gives: a pidfd, or an eventfd where there is none. -1 with an exception. */
