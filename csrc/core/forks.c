@@ -65,6 +65,7 @@ void tc_in_copy(void)
     tc_current = NULL;
     tc_private = tc_private_files = 0; /* what this thread has of its own is the whole process's here */
     tc_tasks_after_fork();
+    tc_settle_after_fork();
 }
 
 static void in_forked_child(void)

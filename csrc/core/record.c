@@ -94,6 +94,14 @@ struct tc_task *tc_task_first_end_request(void)
     return task;
 }
 
+/* The kernel wakes one of those that watch, and none when the task died: then the word that it clears is the host's. */
+static void tell_watchers(struct tc_task *task)
+{
+    if (!task->lent) return;
+    atomic_store(&task->alive, 0);
+    if (atomic_load(&task->watchers)) tc_futex_wake(&task->alive);
+}
+
 void tc_task_publish(struct tc_task *task, uint32_t state)
 {
     if (state == TC_ENDED) tc_task_unlist(task);
@@ -107,7 +115,7 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
             break;
         }
     if (state == TC_ENDED) {
-        tc_tell_watchers(task);
+        tell_watchers(task);
         tc_ring_bells(task);
     }
     /* Where the descriptor is another table's, the burial closes it. */
@@ -153,7 +161,6 @@ void tc_tasks_after_fork(void)
 {
     /* The tasks are the parent's. Their handles here keep the records, and know it by tc_generation. */
     living = graveyard = NULL;
-    tc_settle_after_fork();
     atomic_store(&list_lock, 0);
     atomic_store(&grave_lock, 0);
 }

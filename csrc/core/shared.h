@@ -200,7 +200,6 @@ void tc_settle_finished(void); /* all that can be settled without waiting */
 void tc_settle_soon(struct tc_task *task);
 /* Sleeps until the kernel has let go of a lent task's memory, or the timeout is over; may return early. */
 long tc_watch(struct tc_task *task, const struct timespec *timeout);
-void tc_tell_watchers(struct tc_task *task);
 void tc_settle_after_fork(void);
 void tc_take_status(struct tc_task *task); /* waits for its end */
 
