@@ -24,22 +24,6 @@ typedef struct {
 
 static PyTypeObject *bell_type;
 
-void tc_ring(int eventfd)
-{
-    uint64_t one = 1;
-    if (eventfd >= 0) TC_SYS(SYS_write, eventfd, &one, sizeof one);
-}
-
-void tc_ring_bells(struct tc_task *task)
-{
-    /* A thread with files of its own would ring others. It says ENDED of itself, which nobody awaits by a bell; and see
-     * tc_settle(). */
-    if (!atomic_load(&task->bells) || tc_private_files) return;
-    tc_spin_lock(&task->bells_lock);
-    for (struct tc_bell *bell = atomic_load(&task->bells); bell; bell = bell->next) tc_ring(bell->fd);
-    tc_spin_unlock(&task->bells_lock);
-}
-
 static void put_up(BellObject *self, struct tc_task *task)
 {
     atomic_fetch_add(&task->references, 1);

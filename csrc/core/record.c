@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
+#include "bell.h"
 #include "sys.h"
 
 static _Atomic uint32_t list_lock, grave_lock;
@@ -92,6 +93,22 @@ struct tc_task *tc_task_first_end_request(void)
     if (task) atomic_fetch_add(&task->references, 1);
     tc_spin_unlock(&list_lock);
     return task;
+}
+
+void tc_ring(int eventfd)
+{
+    uint64_t one = 1;
+    if (eventfd >= 0) TC_SYS(SYS_write, eventfd, &one, sizeof one);
+}
+
+void tc_ring_bells(struct tc_task *task)
+{
+    /* A thread with files of its own would ring others. It says ENDED of itself, which nobody awaits by a bell; and see
+     * tc_settle(). */
+    if (!atomic_load(&task->bells) || tc_private_files) return;
+    tc_spin_lock(&task->bells_lock);
+    for (struct tc_bell *bell = atomic_load(&task->bells); bell; bell = bell->next) tc_ring(bell->fd);
+    tc_spin_unlock(&task->bells_lock);
 }
 
 /* The kernel wakes one of those that watch, and none when the task died: then the word that it clears is the host's. */

@@ -172,6 +172,8 @@ struct tc_task *tc_task_first_end_request(void); /* with a reference */
 struct tc_task **tc_task_all(void);
 void tc_task_all_done(struct tc_task **all);
 void tc_task_publish(struct tc_task *task, uint32_t state);
+void tc_ring_bells(struct tc_task *task); /* DONE or ENDED has been set; raw system calls */
+void tc_ring(int eventfd);
 /* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
 long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
@@ -186,10 +188,6 @@ void tc_task_close(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);
 /* Before the call that takes the zombie: until then the id is the task's own. */
 void tc_task_reaping(struct tc_task *task);
-
-/* bell.c */
-void tc_ring_bells(struct tc_task *task); /* DONE or ENDED has been set; raw system calls */
-void tc_ring(int eventfd);
 
 /* settle.c */
 void tc_task_finish(struct tc_task *task); /* by a lent task, at its clean end: system calls and atomics only */
