@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proc import WALL, children_of, descriptors, threads, until
+from proc import WALL, children_of, descriptors, pipe, threads, until
 from taskclone import _core
 
 
@@ -76,3 +76,10 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.raises(ChildProcessError):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)
     _settled_in = request.path
+
+
+@pytest.fixture
+def gate() -> Iterator[tuple[int, int]]:
+    """A pipe, for calls that wait until they are let go."""
+    with pipe() as ends:
+        yield ends

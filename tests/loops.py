@@ -39,6 +39,21 @@ class Asyncio:
         return list(await asyncio.gather(*(body() for body in bodies)))
 
 
+async def _gather(
+    nursery: contextlib.AbstractAsyncContextManager[Any], bodies: tuple[Callable[[], Awaitable[Any]], ...]
+) -> list[Any]:
+    """All results, in order, of bodies that run in a nursery of trio's or a task group of anyio's."""
+    results: list[Any] = [None] * len(bodies)
+
+    async def one(index: int) -> None:
+        results[index] = await bodies[index]()
+
+    async with nursery as group:
+        for index in range(len(bodies)):
+            group.start_soon(one, index)
+    return results
+
+
 class Trio:
     name = "trio"
 
@@ -59,15 +74,7 @@ class Trio:
         raise TimeoutError
 
     async def together(self, *bodies: Callable[[], Awaitable[Any]]) -> list[Any]:
-        results: list[Any] = [None] * len(bodies)
-
-        async def one(index: int) -> None:
-            results[index] = await bodies[index]()
-
-        async with trio.open_nursery() as nursery:
-            for index in range(len(bodies)):
-                nursery.start_soon(one, index)
-        return results
+        return await _gather(trio.open_nursery(), bodies)
 
 
 class Anyio:
@@ -90,15 +97,7 @@ class Anyio:
             return await awaitable
 
     async def together(self, *bodies: Callable[[], Awaitable[Any]]) -> list[Any]:
-        results: list[Any] = [None] * len(bodies)
-
-        async def one(index: int) -> None:
-            results[index] = await bodies[index]()
-
-        async with anyio.create_task_group() as group:
-            for index in range(len(bodies)):
-                group.start_soon(one, index)
-        return results
+        return await _gather(anyio.create_task_group(), bodies)
 
 
 Loop = Asyncio | Trio | Anyio

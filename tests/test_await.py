@@ -190,13 +190,19 @@ def test_without_a_descriptor_an_await_fails_and_the_task_goes_on(loop: Loop, fl
     loop.run(body)
 
 
-def test_a_kernel_without_pidfds_of_threads() -> None:
-    """As before Linux 6.9: a thread rings an eventfd; one with files of its own cannot."""
-    out = run(f"""
+def pidfd_open_fails(error: str) -> str:
+    """The beginning of a script in which it does, by that errno."""
+    return f"""
 sys.path.append({str(Path(__file__).parent)!r})
 import asyncio, errno
 import seccomp
-seccomp.refuse("pidfd_open", errno.EINVAL)
+seccomp.refuse("pidfd_open", errno.{error})
+"""
+
+
+def test_a_kernel_without_pidfds_of_threads() -> None:
+    """As before Linux 6.9: a thread rings an eventfd; one with files of its own cannot."""
+    out = run(f"""{pidfd_open_fails("EINVAL")}
 async def main():
     say(await clone(lambda: (time.sleep(0.05), 7)[1], flags=THREAD))
     task = clone(time.sleep, 0.05, flags=THREAD & ~CloneFlags.FILES)
@@ -351,11 +357,8 @@ def test_a_child_that_somebody_else_has_reaped(loop: Loop) -> None:
 
 def test_a_child_without_a_pidfd() -> None:
     """As if somebody had reaped it before one could be opened: nothing to wait for, and its status is lost."""
-    out = run(f"""
-sys.path.append({str(Path(__file__).parent)!r})
-import asyncio, errno, trio
-import seccomp
-seccomp.refuse("pidfd_open", errno.ESRCH)
+    out = run(f"""{pidfd_open_fails("ESRCH")}
+import trio
 async def main():
     task = clone(os.abort)
     try: task.fileno()

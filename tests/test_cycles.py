@@ -54,13 +54,17 @@ def assert_collected(make: Callable[[], object]) -> None:
     assert descriptors() == before
 
 
+def ended_and_on_its_exception(task: Task[Any]) -> Task[Any]:
+    error: Any = task.exception()
+    error.task = task
+    task.wait()
+    return task
+
+
 @EVERY
 def test_a_task_on_its_own_exception(flags: F) -> None:
     def make() -> Task[Any]:
-        task = clone(fail, flags=flags)
-        error: Any = task.exception()
-        error.task = task
-        task.wait()
+        task = ended_and_on_its_exception(clone(fail, flags=flags))
         task.fileno()
         return task
 
@@ -85,11 +89,7 @@ def test_a_task_in_a_frame_of_its_exceptions_traceback(flags: F) -> None:
 @MORTAL
 def test_a_task_on_its_own_death(flags: F) -> None:
     def make() -> Task[Any]:
-        task = clone(os._exit, 3, flags=flags)
-        error: Any = task.exception()
-        error.task = task
-        task.wait()
-        return task
+        return ended_and_on_its_exception(clone(os._exit, 3, flags=flags))
 
     assert_collected(make)
 

@@ -28,30 +28,6 @@ typedef struct {
 
 static PyTypeObject *bell_type;
 
-void tc_ring(int eventfd)
-{
-    uint64_t one = 1;
-    if (eventfd >= 0) TC_SYS(SYS_write, eventfd, &one, sizeof one);
-}
-
-void tc_ring_bells(struct tc_task *task)
-{
-    /* A thread with files of its own would ring others. It says ENDED of itself, which nobody awaits by a bell; and see
-     * tc_settle(). */
-    if (!atomic_load(&task->bells) || tc_private_files) return;
-    atomic_fetch_add(&task->ringing, 1);
-    for (struct tc_hook *hook = atomic_load(&task->bells); hook; hook = hook->next) tc_ring(atomic_load(&hook->fd));
-    atomic_fetch_sub(&task->ringing, 1);
-}
-
-void tc_bells_free(struct tc_task *task)
-{
-    for (struct tc_hook *hook = atomic_load(&task->bells), *next; hook; hook = next) {
-        next = hook->next;
-        free(hook);
-    }
-}
-
 /* 0 or -1: no memory. */
 static int put_up(BellObject *self, struct tc_task *task)
 {
@@ -179,5 +155,5 @@ static PyType_Spec bell_spec = {"taskclone._core.Bell", sizeof(BellObject), 0,
 int tc_bell_ready(PyObject *module)
 {
     bell_type = (PyTypeObject *)PyType_FromSpec(&bell_spec);
-    return bell_type ? PyModule_AddObjectRef(module, "Bell", (PyObject *)bell_type) : -1;
+    return bell_type ? PyModule_AddType(module, bell_type) : -1;
 }

@@ -368,5 +368,5 @@ static PyType_Spec child_spec = {"taskclone._core.Child", sizeof(struct tc_child
 int tc_children_ready(PyObject *module)
 {
     tc_child_type = (PyTypeObject *)PyType_FromSpec(&child_spec);
-    return tc_child_type ? PyModule_AddObjectRef(module, "Child", (PyObject *)tc_child_type) : -1;
+    return tc_child_type ? PyModule_AddType(module, tc_child_type) : -1;
 }

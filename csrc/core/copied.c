@@ -293,5 +293,5 @@ int tc_copied_ready(PyObject *module)
     PyObject *bases = PyTuple_Pack(1, tc_child_type);
     tc_copied_type = bases ? (PyTypeObject *)PyType_FromSpecWithBases(&copied_spec, bases) : NULL;
     Py_XDECREF(bases);
-    return tc_copied_type ? PyModule_AddObjectRef(module, "Copied", (PyObject *)tc_copied_type) : -1;
+    return tc_copied_type ? PyModule_AddType(module, tc_copied_type) : -1;
 }

@@ -12,17 +12,6 @@
 #include "rawfork.h"
 #include "sys.h"
 
-int tc_keep_hosts, tc_borrowed_files;
-unsigned tc_generation, tc_closed_generation;
-
-int tc_may_close(unsigned generation)
-{
-    return generation >= tc_closed_generation && (!tc_borrowed_files || generation == tc_generation);
-}
-static void *main_thread; /* its thread pointer */
-
-int tc_on_main_thread(void) { return tc_thread_pointer() == main_thread; }
-
 /* A task whose result is there ends in a moment, and only then is its host idle: at most 50 ms for all. */
 static void await_done_tasks(void)
 {
@@ -67,7 +56,7 @@ void tc_in_copy(void)
 {
     tc_generation++;
     tc_borrowed_files = 0;
-    main_thread = tc_thread_pointer();
+    tc_main_thread = tc_thread_pointer();
     tc_hosts_after_fork();
     tc_keeper_after_fork();
     tc_looks_after_fork();
@@ -76,6 +65,7 @@ void tc_in_copy(void)
     tc_current = NULL;
     tc_private = tc_private_files = 0; /* what this thread has of its own is the whole process's here */
     tc_tasks_after_fork();
+    tc_settle_after_fork();
 }
 
 static void in_forked_child(void)
@@ -129,7 +119,7 @@ static void find_libc_tid(void)
 int tc_forks_init(void)
 {
     find_libc_tid();
-    if (TC_SYS(SYS_gettid) == TC_SYS(SYS_getpid)) main_thread = tc_thread_pointer();
+    if (TC_SYS(SYS_gettid) == TC_SYS(SYS_getpid)) tc_main_thread = tc_thread_pointer();
     int err = pthread_atfork(before_any_fork, after_any_fork, in_forked_child);
     if (err) tc_raise(err, "pthread_atfork");
     return err ? -1 : 0;

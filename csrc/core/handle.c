@@ -2,18 +2,8 @@
 #include "shared.h"
 
 #include <errno.h>
-#include <stddef.h>
-#include <string.h>
-#include <structmember.h>
-#include <sys/eventfd.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "bell.h"
 #include "error.h"
-#include "interp.h"
-#include "spec.h"
-#include "sys.h"
 
 typedef struct {
     PyObject_HEAD
@@ -281,54 +271,14 @@ static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
 static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
 {
     (void)unused;
-    struct tc_task *task = self->task;
-    if (!is_ours(self)) return NULL;
-    if (!tc_own_files())
-        return tc_raise_named("UnsupportedOperation", "this task has a file table of its own: a descriptor of another "
-                                                      "task would be in the creator's");
-    int fd = atomic_load(&task->pidfd), none = -1, rings = 0;
-    const char *call = "pidfd_open";
-    if (fd < 0) fd = tc_open_pidfd(task);
-    int filtered = tc_pidfd_filtered(fd), no_thread = task->thread && (fd == -EINVAL || filtered);
-    if (filtered && (!task->thread || task->unshare & CLONE_FILES))
-        return tc_raise_named("UnsupportedOperation",
-                              "task %d can have no pidfd: pidfd_open is filtered here (a container's seccomp profile); "
-                              "wait() and result() do without, and exit_signal=SIGCHLD gives a process one from birth",
-                              (int)task->pid);
-    if (no_thread && task->unshare & CLONE_FILES)
-        return tc_raise_named("UnsupportedOperation",
-                              "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
-                              "cannot ring an eventfd of the creator");
-    if (no_thread) {
-        call = "eventfd2";
-        fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-        rings = fd >= 0;
-    } else if (fd == -ESRCH) {
-        /* Ended and reaped: no pidfd is to be had any more, and all that it would say is "readable". */
-        call = "eventfd2";
-        fd = (int)TC_SYS(SYS_eventfd2, 1, EFD_CLOEXEC);
-    }
-    if (fd < 0) return tc_raise(-fd, call);
-    if (!atomic_compare_exchange_strong(&task->pidfd, &none, fd) && none != fd) {
-        TC_SYS(SYS_close, fd); /* another task of this memory was quicker */
-        fd = none;
-    } else if (rings) {
-        atomic_store(&task->rings, 1);
-        if (atomic_load(&task->state) >= TC_DONE) tc_ring(fd);
-    }
-    return PyLong_FromLong(fd);
+    int fd = is_ours(self) ? tc_task_descriptor(self->task) : -1;
+    return fd < 0 ? NULL : PyLong_FromLong(fd);
 }
 
-/* bell(): a descriptor that is readable once the state is DONE. */
 static PyObject *shared_bell(SharedObject *self, PyObject *unused)
 {
-    if (!is_ours(self)) return NULL;
-    if (!self->task->thread || !(self->task->unshare & CLONE_FILES)) return tc_bell_for_task(self->task);
-    /* It could not ring: the kernel does, at its end. */
-    PyObject *pidfd = shared_fileno(self, unused);
-    if (!pidfd) return NULL;
-    Py_DECREF(pidfd);
-    return tc_bell_for_pidfd(atomic_load(&self->task->pidfd));
+    (void)unused;
+    return is_ours(self) ? tc_task_bell(self->task) : NULL;
 }
 
 static PyObject *shared_get(SharedObject *self, void *what)
@@ -395,55 +345,5 @@ PyType_Spec tc_shared_spec = {"taskclone._core.Shared", sizeof(SharedObject), 0,
 int tc_shared_ready(PyObject *module)
 {
     shared_type = (PyTypeObject *)PyType_FromSpec(&tc_shared_spec);
-    return shared_type ? PyModule_AddObjectRef(module, "Shared", (PyObject *)shared_type) : -1;
-}
-
-/* ---- module functions ------------------------------------------------------------------------------------------- */
-
-/* shared_live() -> handles of all that have not ended. */
-PyObject *tc_shared_live(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    struct tc_task **all = tc_task_all();
-    if (!all) return PyErr_NoMemory();
-    PyObject *list = PyList_New(0);
-    for (struct tc_task **at = all; list && *at; at++) {
-        PyObject *handle = tc_handle_for(*at);
-        if (!handle || PyList_Append(list, handle) < 0) Py_CLEAR(list);
-        Py_XDECREF(handle);
-    }
-    tc_task_all_done(all);
-    return list;
-}
-
-/* threads_running() -> how many tasks are threads */
-PyObject *tc_threads_running(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    return PyLong_FromLong(atomic_load(&tc_counters.threads));
-}
-
-PyObject *tc_shared_stats(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    tc_settle_finished();
-    tc_bury_dead();
-    struct tc_counters *c = &tc_counters;
-    return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts",
-                         c->retired, "abandoned_states", c->abandoned, "malloc_deaths", c->malloc_deaths,
-                         "malloc_limit", tc_malloc_limit());
-}
-
-PyObject *tc_in_task(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    return PyBool_FromLong(tc_current_task() != NULL);
-}
-
-PyObject *tc_thread_known(PyObject *module, PyObject *native_id)
-{
-    (void)module;
-    unsigned long id = PyLong_AsUnsignedLong(native_id);
-    if (id == (unsigned long)-1 && PyErr_Occurred()) return NULL;
-    return PyBool_FromLong(tc_has_state(id));
+    return shared_type ? PyModule_AddType(module, shared_type) : -1;
 }

@@ -14,8 +14,6 @@
 enum { GUARD = 64 << 10, MAX_IDLE = 8 };
 static const struct timespec idle_limit = {1, 0};
 
-struct tc_counters tc_counters;
-
 static _Atomic uint32_t pool_lock;
 static struct tc_host *pool;
 

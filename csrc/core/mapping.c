@@ -61,5 +61,5 @@ static PyType_Spec mapping_spec = {"taskclone._core.Mapping", sizeof(MappingObje
 int tc_mapping_ready(PyObject *module)
 {
     mapping_type = (PyTypeObject *)PyType_FromSpec(&mapping_spec);
-    return mapping_type ? PyModule_AddObjectRef(module, "Mapping", (PyObject *)mapping_type) : -1;
+    return mapping_type ? PyModule_AddType(module, mapping_type) : -1;
 }

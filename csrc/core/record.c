@@ -6,12 +6,10 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 
-#include "bell.h"
 #include "sys.h"
 
 static _Atomic uint32_t list_lock, grave_lock;
 static struct tc_task *living, *graveyard;
-__thread char tc_private, tc_private_files; /* shared.h says of which kind */
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* Linux 6.9 */
@@ -97,6 +95,30 @@ struct tc_task *tc_task_first_end_request(void)
     return task;
 }
 
+void tc_ring(int eventfd)
+{
+    uint64_t one = 1;
+    if (eventfd >= 0) TC_SYS(SYS_write, eventfd, &one, sizeof one);
+}
+
+void tc_ring_bells(struct tc_task *task)
+{
+    /* A thread with files of its own would ring others. It says ENDED of itself, which nobody awaits by a bell; and see
+     * tc_settle(). */
+    if (!atomic_load(&task->bells) || tc_private_files) return;
+    atomic_fetch_add(&task->ringing, 1);
+    for (struct tc_hook *hook = atomic_load(&task->bells); hook; hook = hook->next) tc_ring(atomic_load(&hook->fd));
+    atomic_fetch_sub(&task->ringing, 1);
+}
+
+/* The kernel wakes one of those that watch, and none when the task died: then the word that it clears is the host's. */
+static void tell_watchers(struct tc_task *task)
+{
+    if (!task->lent) return;
+    atomic_store(&task->alive, 0);
+    if (atomic_load(&task->watchers)) tc_futex_wake(&task->alive);
+}
+
 void tc_task_publish(struct tc_task *task, uint32_t state)
 {
     if (state == TC_ENDED) tc_task_unlist(task);
@@ -110,7 +132,7 @@ void tc_task_publish(struct tc_task *task, uint32_t state)
             break;
         }
     if (state == TC_ENDED) {
-        tc_tell_watchers(task);
+        tell_watchers(task);
         tc_ring_bells(task);
     }
     /* Where the descriptor is another table's, the burial closes it. */
@@ -148,7 +170,10 @@ void tc_bury_dead(void)
         PyObject **objects[] = {TC_OBJECTS(task), &task->cancel};
         for (unsigned i = 0; i < sizeof objects / sizeof *objects; i++) Py_CLEAR(*objects[i]);
         tc_task_close(task);
-        tc_bells_free(task);
+        for (struct tc_hook *hook = atomic_load(&task->bells), *after; hook; hook = after) {
+            after = hook->next;
+            free(hook);
+        }
         free(task);
     }
 }
@@ -157,26 +182,11 @@ void tc_tasks_after_fork(void)
 {
     /* The tasks are the parent's. Their handles here keep the records, and know it by tc_generation. */
     living = graveyard = NULL;
-    tc_settle_after_fork();
     atomic_store(&list_lock, 0);
     atomic_store(&grave_lock, 0);
 }
 
 /* ---- descriptor, signals, zombie --------------------------------------------------------------------------------- */
-
-int tc_own_files(void)
-{
-    /* In a task with a file table of its own, the creator's descriptor numbers mean something else. */
-    if (tc_private_files) return 0;
-    struct tc_task *here = tc_current_task();
-    return !here || (here->spec.flags & CLONE_FILES);
-}
-
-uint64_t tc_file_table(void)
-{
-    if (tc_private_files) return UINT64_MAX; /* nothing of ours is made there */
-    return tc_own_files() ? 0 : tc_current_task()->serial;
-}
 
 void tc_task_reap(struct tc_task *task, int pidfd)
 {

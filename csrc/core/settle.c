@@ -101,14 +101,6 @@ long tc_watch(struct tc_task *task, const struct timespec *timeout)
     return err;
 }
 
-/* The kernel wakes one of them, and none when the task died: then the word that it clears is the host's. */
-void tc_tell_watchers(struct tc_task *task)
-{
-    if (!task->lent) return;
-    atomic_store(&task->alive, 0);
-    if (atomic_load(&task->watchers)) tc_futex_wake(&task->alive);
-}
-
 void tc_settle_soon(struct tc_task *task)
 {
     const struct timespec moment = {0, 1000000};

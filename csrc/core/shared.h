@@ -3,6 +3,7 @@
  * The task owns the host's TLS from its first instruction until the kernel has run mm_release() for it. Nobody else may
  * touch that TLS meanwhile: no libc call, no errno, no signal handler in the host. Every system call of a host is raw.
  *
+ *   caller.c        who the caller is; nothing of what follows is asked there
  *   record.c        the record's life; its descriptor, signals, zombie
  *   body.c          running the body, and what it leaves
  *   route_shared.c  start: the child's main function, hosted and in place
@@ -15,7 +16,9 @@
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
  *   ending.c        one look at a task that shall end
  *   threads.c       the guard of _thread.start_new_thread
+ *   pollable.c      what an event loop can watch of a task
  *   handle.c        the Python object
+ *   stats.c         what can be asked about all of them together
  */
 #ifndef TC_SHARED_H
 #define TC_SHARED_H
@@ -30,7 +33,12 @@
 enum { TC_NEW, TC_STARTED, TC_DONE, TC_ENDED }; /* DONE: the outcome is there; ENDED: dead, and recovered from */
 
 struct tc_host;
-struct tc_hook;
+
+/* What a bell hangs on: the record's, for ever. Bells come and go. */
+struct tc_hook {
+    struct tc_hook *next;
+    _Atomic int fd; /* to be rung; -1: it is free */
+};
 
 struct tc_task {
     struct tc_signals signals; /* what the task's TLS points to: first, so that a cast gives the task */
@@ -109,7 +117,24 @@ enum { TC_RESERVE = 256 << 10 };
 struct tc_counters {
     _Atomic int hosts, idle, retired, abandoned, malloc_deaths, threads;
 };
+
+/* caller.c */
 extern struct tc_counters tc_counters;
+struct tc_task *tc_current_task(void); /* NULL: in none that shares memory */
+int tc_on_main_thread(void);   /* without a system call; never true where the module was imported by another thread */
+extern void *tc_main_thread;   /* its thread pointer */
+extern int tc_keep_hosts;      /* set around a fork of our own, which idle hosts do not disturb */
+extern unsigned tc_generation; /* counted up in the child of a fork: whose tasks and descriptors are these */
+extern int tc_borrowed_files;  /* this copy's descriptors are its creator's */
+extern unsigned tc_closed_generation; /* in this copy all descriptors of earlier generations were closed */
+/* Whether the descriptor of an object of that generation is this process's own, and still the same file. */
+int tc_may_close(unsigned generation);
+int tc_own_files(void);       /* the creator's descriptor numbers are ours too */
+uint64_t tc_file_table(void); /* which the caller has: 0 the creator's, else one of its own */
+/* In a thread that has unshared something. Initial-exec: the first touch of another kind of TLS may call malloc. */
+#define TC_TLS __attribute__((tls_model("initial-exec"), visibility("hidden")))
+extern __thread char tc_private TC_TLS;       /* anything */
+extern __thread char tc_private_files TC_TLS; /* its file table */
 
 /* host.c */
 int tc_host_take(size_t stack_size, struct tc_host **host); /* 0 or -errno; with the interpreter lock */
@@ -125,17 +150,10 @@ int tc_host_new(size_t stack_size, struct tc_host **made); /* not in a task: it 
 
 /* forks.c */
 int tc_forks_init(void);
-int tc_on_main_thread(void); /* without a system call; never true where the module was imported by another thread */
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
-extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
 /* In the child of a fork: none of the creator's threads and tasks is here. pthread_atfork sees to it, where there is a
  * fork. */
 void tc_in_copy(void);
-extern unsigned tc_generation;        /* counted up in the child of a fork: whose tasks and descriptors are these */
-extern int tc_borrowed_files;         /* this copy's descriptors are its creator's */
-extern unsigned tc_closed_generation; /* in this copy all descriptors of earlier generations were closed */
-/* Whether the descriptor of an object of that generation is this process's own, and still the same file. */
-int tc_may_close(unsigned generation);
 /* But idle hosts and those of `harmless`, a tuple of ids or NULL. How many, or -errno: not to be known. */
 int tc_other_threads(PyObject *harmless);
 
@@ -160,24 +178,22 @@ struct tc_task *tc_task_first_end_request(void); /* with a reference */
 struct tc_task **tc_task_all(void);
 void tc_task_all_done(struct tc_task **all);
 void tc_task_publish(struct tc_task *task, uint32_t state);
+void tc_ring_bells(struct tc_task *task); /* DONE or ENDED has been set; raw system calls */
+void tc_ring(int eventfd);
+/* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
+long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
 void tc_task_release(struct tc_task *task); /* async-safe: the last one goes to the graveyard */
 void tc_bury_dead(void);                    /* with the interpreter lock: frees the graveyard */
 void tc_tasks_after_fork(void);
-int tc_own_files(void);       /* the creator's descriptor numbers are ours too */
-uint64_t tc_file_table(void); /* which the caller has: 0 the creator's, else one of its own */
 /* A pidfd that is surely the task's, or -errno: ESRCH when it has been reaped. */
 int tc_open_pidfd(struct tc_task *task);
+/* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
+long tc_task_signal(struct tc_task *task, int sig);
+/* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
+void tc_task_close(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);
 /* Before the call that takes the zombie: until then the id is the task's own. */
 void tc_task_reaping(struct tc_task *task);
-/* In a thread that has unshared something. Initial-exec: the first touch of another kind of TLS may call malloc. */
-#define TC_TLS __attribute__((tls_model("initial-exec"), visibility("hidden")))
-extern __thread char tc_private TC_TLS;       /* anything */
-extern __thread char tc_private_files TC_TLS; /* its file table */
-
-/* bell.c */
-void tc_ring_bells(struct tc_task *task); /* DONE or ENDED has been set; raw system calls */
-void tc_ring(int eventfd);
 
 /* settle.c */
 void tc_task_finish(struct tc_task *task); /* by a lent task, at its clean end: system calls and atomics only */
@@ -188,12 +204,12 @@ void tc_settle_finished(void); /* all that can be settled without waiting */
 void tc_settle_soon(struct tc_task *task);
 /* Sleeps until the kernel has let go of a lent task's memory, or the timeout is over; may return early. */
 long tc_watch(struct tc_task *task, const struct timespec *timeout);
-void tc_tell_watchers(struct tc_task *task);
 void tc_settle_after_fork(void);
 void tc_take_status(struct tc_task *task); /* waits for its end */
 
 /* route_shared.c */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task);
+PyObject *tc_shared_start(PyObject *module, PyObject *args);
 
 /* body.c */
 int tc_body_init(void);
@@ -216,22 +232,21 @@ PyObject *tc_look(struct tc_task *task, uintptr_t futex, int write_fd, int user)
 /* threads.c */
 int tc_guard_threads(void);
 int tc_may_start_thread(void); /* else with an exception */
-struct tc_task *tc_current_task(void);
+
+/* pollable.c */
+/* What fileno() gives: a pidfd, or an eventfd where there is none. -1 with an exception. */
+int tc_task_descriptor(struct tc_task *task);
+PyObject *tc_task_bell(struct tc_task *task); /* readable once the state is DONE */
 
 /* handle.c */
 int tc_shared_ready(PyObject *module);
-/* Waits until the state is `want` or more, or the timeout is over (NULL: for ever). 0 or -errno; may return early. */
-long tc_task_wait(struct tc_task *task, uint32_t seen, uint32_t want, const struct timespec *timeout);
-/* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
-long tc_task_signal(struct tc_task *task, int sig);
-/* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
-void tc_task_close(struct tc_task *task);
-PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
 PyObject *tc_handle_for(struct tc_task *task);
-PyObject *tc_shared_start(PyObject *module, PyObject *args);
+
+/* stats.c */
 PyObject *tc_shared_live(PyObject *module, PyObject *unused);
 PyObject *tc_threads_running(PyObject *module, PyObject *unused);
 PyObject *tc_shared_stats(PyObject *module, PyObject *unused);
 PyObject *tc_in_task(PyObject *module, PyObject *unused);
+PyObject *tc_thread_known(PyObject *module, PyObject *native_id);
 
 #endif

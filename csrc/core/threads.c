@@ -10,9 +10,6 @@
 #include <string.h>
 
 #include "error.h"
-#include "sys.h"
-
-struct tc_task *tc_current_task(void) { return (struct tc_task *)tc_current; }
 
 int tc_may_start_thread(void)
 {

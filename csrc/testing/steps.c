@@ -17,23 +17,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "child.h"
+#include "steps.h"
 #include "sys.h"
 
-static FILE *out;
-static struct tc_report *report; /* in memory that children share */
-static struct tc_signals *signals;
-static _Atomic uint32_t *bell;
+FILE *out;
+struct tc_report *report;
+struct tc_signals *signals;
+_Atomic uint32_t *bell;
 
-static struct tc_spec blank(void)
+struct tc_spec blank(void)
 {
     return (struct tc_spec){.report = report, .parent_death = SIGKILL, .creator_pidfd = -1, .streams = {-1, -1, -1}};
 }
 
-static void say(const char *key, long value) { fprintf(out, "%s %ld\n", key, value); }
+void say(const char *key, long value) { fprintf(out, "%s %ld\n", key, value); }
 
-/* What the kernel says of this process. */
-static void say_status(void)
+void say_status(void)
 {
     char line[256];
     FILE *status = fopen("/proc/self/status", "r");
@@ -44,7 +43,7 @@ static void say_status(void)
     if (status) fclose(status);
 }
 
-static void say_report(void)
+void say_report(void)
 {
     int error;
     enum tc_step step = tc_report_failed(report, &error);
@@ -56,7 +55,7 @@ static void say_report(void)
     fprintf(out, "address %#lx\npc %#lx\n", (unsigned long)report->address, (unsigned long)report->pc);
 }
 
-static void say_end(pid_t child)
+void say_end(pid_t child)
 {
     int status;
     while (waitpid(child, &status, 0) < 0)
@@ -137,135 +136,6 @@ static void run_steps(char **argv)
     spec.paths = no_paths;
     say("error", tc_run_steps(&spec, tc_program_steps));
     say_report();
-}
-
-/* ---- signals ------------------------------------------------------------------------------------------------------
- */
-
-static void step_default_signals(char **argv)
-{
-    (void)argv;
-    struct tc_spec spec = blank();
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN);
-    say("error", tc_step_default_signals(&spec));
-    say_status();
-}
-
-/* signals IGNORED DEFAULTED, as masks: SIGUSR1 was handled, SIGUSR2 ignored. */
-static void step_signals(char **argv)
-{
-    struct tc_spec spec = blank();
-    signal(SIGUSR1, (void (*)(int))exit);
-    signal(SIGUSR2, SIG_IGN);
-    spec.ignored = strtoull(argv[0], NULL, 16);
-    spec.defaulted = strtoull(argv[1], NULL, 16);
-    say("error", tc_step_signals(&spec));
-    say_status();
-}
-
-static void step_sigmask(char **argv)
-{
-    struct tc_spec spec = blank();
-    spec.sigmask = strtoull(argv[0], NULL, 16);
-    say("error", tc_step_sigmask(&spec));
-    say_status();
-}
-
-static void block_signals(char **argv)
-{
-    (void)argv;
-    uint64_t old = 1;
-    tc_block_signals(&old);
-    say("error", old ? -1 : 0);
-    say_status();
-}
-
-static void step_altstack(char **argv)
-{
-    static char stack[64 << 10];
-    struct tc_spec spec = blank();
-    stack_t now;
-    spec.altstack = stack;
-    spec.altstack_size = argv[0] ? (size_t)atol(argv[0]) : sizeof stack;
-    say("error", tc_step_altstack(&spec));
-    sigaltstack(NULL, &now);
-    say("size", (long)now.ss_size);
-    say("same", now.ss_sp == stack);
-}
-
-static int overflow(int n)
-{
-    volatile char frame[4096];
-    frame[0] = (char)n;
-    return n ? overflow(n + 1) + frame[0] : 0;
-}
-
-/* fatal_handlers SIGNAL [HOW]: a child gets the handlers and the signal. HOW: "overflow", "core", an address to read.
- */
-static void step_fatal_handlers(char **argv)
-{
-    static char stack[64 << 10];
-    int number = atoi(argv[0]);
-    const char *how = argv[1] ? argv[1] : "";
-    pid_t child = fork();
-    if (!child) {
-        struct tc_spec spec = blank();
-        prctl(PR_SET_DUMPABLE, 0);
-        spec.altstack = stack;
-        spec.altstack_size = sizeof stack;
-        spec.kernel_core = !strcmp(how, "core");
-        tc_current = signals;
-        if (tc_step_altstack(&spec) || tc_step_fatal_handlers(&spec)) _exit(1);
-        if (!strcmp(how, "overflow"))
-            overflow(1);
-        else if (!strncmp(how, "0x", 2))
-            (void)*(volatile char *)strtoul(how, NULL, 16);
-        else
-            kill(getpid(), number);
-        _exit(2);
-    }
-    say_end(child);
-    say_report();
-}
-
-/* handlers SIGNAL [ignored]: what the signal then does. */
-static void step_handlers(char **argv)
-{
-    int number = atoi(argv[0]);
-    struct tc_spec spec = blank();
-    if (argv[1]) signal(number, SIG_IGN);
-    tc_current = signals;
-    say("error", tc_step_handlers(&spec));
-    kill(getpid(), number);
-    say("alive", 1);
-    say("asked_by", signals->end_requested);
-    say("bell", *bell);
-    say_status();
-}
-
-static void never(int sig) { (void)sig; }
-
-/* clear_handlers [by_clone3]: of three signals one is handled, one ignored, one left. */
-static void step_clear_handlers(char **argv)
-{
-    struct tc_spec spec = blank();
-    if (!argv[0]) spec.emulated = CLONE_CLEAR_SIGHAND;
-    signal(SIGUSR1, never);
-    signal(SIGUSR2, SIG_IGN);
-    signal(SIGRTMAX, never);
-    say("error", tc_step_clear_handlers(&spec));
-    say_status();
-}
-
-static void step_handlers_with_sighand(char **argv)
-{
-    (void)argv;
-    struct tc_spec spec = blank();
-    spec.flags = CLONE_SIGHAND;
-    say("error", tc_step_handlers(&spec) | tc_step_fatal_handlers(&spec));
-    say_status();
 }
 
 /* ---- a task of its own ----------------------------------------------------------------------------------------------
@@ -374,31 +244,30 @@ static void report_atomic(char **argv)
     say("seen", seen);
 }
 
-static const struct command {
-    const char *name;
-    void (*run)(char **argv);
-} commands[] = {
+static const struct command commands[] = {
     {"chdir", step_chdir},
     {"streams", step_streams},
     {"close_fds", step_close_fds},
     {"exec", step_exec},
     {"run_steps", run_steps},
-    {"default_signals", step_default_signals},
-    {"signals", step_signals},
-    {"sigmask", step_sigmask},
-    {"block_signals", block_signals},
-    {"altstack", step_altstack},
-    {"fatal_handlers", step_fatal_handlers},
-    {"handlers", step_handlers},
-    {"clear_handlers", step_clear_handlers},
-    {"handlers_with_sighand", step_handlers_with_sighand},
     {"name", step_name},
     {"rseq", step_rseq},
     {"parent_death", step_parent_death},
     {"parent_death_late", step_parent_death_late},
     {"step_names", step_names},
     {"report_atomic", report_atomic},
+    {NULL, NULL},
 };
+
+static int run(const struct command *among, char **argv)
+{
+    for (const struct command *c = among; c->name; c++)
+        if (!strcmp(c->name, argv[1])) {
+            c->run(argv + 2);
+            return 1;
+        }
+    return 0;
+}
 
 int main(int argc, char **argv)
 {
@@ -410,10 +279,6 @@ int main(int argc, char **argv)
     bell = (_Atomic uint32_t *)(signals + 1);
     signals->report = report;
     signals->end_bell = bell;
-    for (const struct command *c = commands; argc > 1 && c < commands + sizeof commands / sizeof *commands; c++)
-        if (!strcmp(c->name, argv[1])) {
-            c->run(argv + 2);
-            return fflush(out) ? 1 : 0;
-        }
+    if (argc > 1 && (run(commands, argv) || run(signal_commands, argv))) return fflush(out) ? 1 : 0;
     errx(2, "usage: steps STEP [ARGUMENT...]");
 }

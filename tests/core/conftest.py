@@ -21,7 +21,7 @@ Steps = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def steps(build: Path) -> Steps:
-    """Runs one step in csrc/testing/steps.c; what it has seen, by key."""
+    """Runs one step in csrc/testing/steps.c or steps_signals.c; what it has seen, by key."""
 
     def run(*arguments: object, pass_fds: tuple[int, ...] = ()) -> dict[str, str]:
         program = build / "csrc" / "testing" / "steps"

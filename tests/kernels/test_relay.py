@@ -9,11 +9,10 @@ import errno
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ends import by_end, die, leave
 from kernel_oracle import Oracle, Question
 from probes import assert_left
 
@@ -70,23 +69,6 @@ def test_all_at_once(form: dict[str, Any]) -> None:
         own, creators = namespaces_of(task.pid), namespaces_of(os.getpid())
     assert all(own[name] != creators[name] for name in NAMESPACES)
     assert task.result(PATIENCE) == (1, 0)
-
-
-def leave() -> None:
-    os._exit(7)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-ENDS: list[tuple[Callable[[], object], int | None, int | None]] = [
-    (int, 0, None),
-    (lambda: sys.exit(5), 5, None),
-    (leave, 7, None),
-    (die, None, signal.SIGKILL),
-]
-by_end = pytest.mark.parametrize(("body", "code", "number"), ENDS, ids=["returns", "sys.exit", "_exit", "SIGKILL"])
 
 
 @by_form

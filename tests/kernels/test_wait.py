@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from ends import by_end, die, leave
 from probes import assert_left, keeps_status
 
 from proc import PATIENCE, SLOWNESS, WALL, gone, pipe, until
@@ -19,23 +19,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 IN_PLACE = SHARED | CloneFlags.VFORK
 ROUTES = {"copied": PROCESS, "shared": SHARED, "in place": IN_PLACE}
 by_route = pytest.mark.parametrize("flags", ROUTES.values(), ids=ROUTES)
-
-
-def leave() -> None:
-    os._exit(7)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-ENDS: list[tuple[Callable[[], object], int | None, int | None]] = [
-    (int, 0, None),
-    (lambda: sys.exit(5), 5, None),
-    (leave, 7, None),
-    (die, None, signal.SIGKILL),
-]
-by_end = pytest.mark.parametrize(("body", "code", "number"), ENDS, ids=["returns", "sys.exit", "_exit", "SIGKILL"])
 
 
 @by_route

@@ -8,6 +8,17 @@
  * The same by clone(2): the flags with the exit signal in their lowest byte, the top of the stack, and the three
  * pointers {parent_tid, child_tid, tls}.
  */
+
+/* What the child of either does: calls the function in x10 with x11; no frame stands above it. */
+    .macro begin
+    .cfi_undefined x30
+    mov x29, xzr
+    mov x30, xzr
+    mov x0, x11
+    blr x10
+    brk #1
+    .endm
+
     .text
     .globl tc_clone3
     .hidden tc_clone3
@@ -21,12 +32,7 @@ tc_clone3:
     cbz x0, 1f
     ret
 1:
-    .cfi_undefined x30
-    mov x29, xzr
-    mov x30, xzr
-    mov x0, x11
-    blr x10
-    brk #1
+    begin
     .cfi_endproc
     .size tc_clone3, .-tc_clone3
 
@@ -46,12 +52,7 @@ tc_clone:
     cbz x0, 2f
     ret
 2:
-    .cfi_undefined x30
-    mov x29, xzr
-    mov x30, xzr
-    mov x0, x11
-    blr x10
-    brk #1
+    begin
     .cfi_endproc
     .size tc_clone, .-tc_clone
 
