@@ -195,7 +195,8 @@ for name in ("a", "b"):
         after_in_parent=lambda name=name: seen.append(f"parent-{name}"),
         after_in_child=lambda name=name: seen.append(f"child-{name}"),
     )
-for fields in ({}, {"flags": "UNTRACED"}, {"flags": "NEWUSER|NEWPID"}, {"flags": "FS"}, {"flags": "FILES"}, {"bare": True}):
+forms = [{"flags": names} for names in ("", "UNTRACED", "NEWUSER|NEWPID", "FS", "FILES")]
+for fields in (*forms, {"bare": True}):
     seen.clear()
     say(*call(lambda: list(seen), **fields), "|", *seen)
 seen.clear()

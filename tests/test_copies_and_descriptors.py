@@ -12,7 +12,7 @@ import pytest
 
 from creator import finish, start
 from proc import descriptors, pipe
-from taskclone import THREAD, ChildSetup, CloneFlags, Task, UnsupportedOperation, call, clone, fork
+from taskclone import SHARED, THREAD, ChildSetup, CloneFlags, Task, UnsupportedOperation, call, clone, fork, stats
 from taskclone.faces.executor import Executor
 
 pytestmark = [
@@ -188,6 +188,69 @@ except ChildProcessError: say("nothing left")
     outcome = finish(start(script, "-W", "ignore::DeprecationWarning"))
     assert outcome == (0, "interrupted\n3\nnothing left\n", "")
     assert time.monotonic() - began < 15
+
+
+def test_ctrl_c_while_the_middle_of_a_relay_hangs_in_a_hook_of_the_c_library() -> None:
+    script = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.__register_atfork(None, None, libc.pause, None)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try: clone(int, flags="UNTRACED")
+except KeyboardInterrupt: say("interrupted")
+try: os.waitpid(-1, 0)
+except ChildProcessError: say("nothing left")
+"""
+    began = time.monotonic()
+    assert finish(start(script, "-W", "ignore::DeprecationWarning")) == (0, "interrupted\nnothing left\n", "")
+    assert time.monotonic() - began < 15
+
+
+def test_where_the_creators_streams_are_closed_a_start_lies_elsewhere() -> None:
+    """The memory of an outcome, or the creator's pidfd, under a number that a stream of the task takes."""
+    script = """
+import tempfile
+os.set_inheritable(os.dup2(1, 40), False)
+def say(*words): os.write(40, (" ".join(map(str, words)) + "\\n").encode())
+os.close(0), os.close(1)
+with tempfile.TemporaryFile() as file:
+    out = os.dup2(file.fileno(), 20)
+    file.close()
+    os.set_inheritable(out, False)
+    def body():
+        os.write(1, b"said")
+        return bytes(200_000)
+    for flags in ("", "NEWUSER|NEWPID"):
+        say(len(clone(body, flags=flags, stdin=out, stdout=out).result(10)), os.fstat(out).st_size)
+        os.ftruncate(out, 0), os.lseek(out, 0, 0)
+"""
+    assert finish(start(script)) == (0, "200000 4\n200000 4\n", "")
+
+
+@pytest.mark.parametrize("how", ["FILES", "close_fds"])
+def test_a_copy_that_drops_an_ended_task_of_the_creators_closes_nothing(how: str) -> None:
+    task = clone(abs, -1, flags=SHARED)
+    number = task.fileno()
+    task.wait(10)
+    stats()  # the host has let go of it
+    box = [task]
+
+    def drop() -> bool:
+        if how == "close_fds":
+            read_end, write_end = os.pipe()
+            for fd in {number} - {read_end, write_end}:
+                os.dup2(read_end, fd)
+        box.clear()
+        gc.collect()
+        stats()
+        return bool(os.fstat(number))
+
+    fields: dict[str, object] = {"flags": "FILES", "bare": True}
+    if how == "close_fds":
+        fields = {"setup": ChildSetup(close_fds=True)}
+    del task
+    assert call(drop, **fields) is True  # type: ignore[arg-type]
+    assert "pidfd" in os.readlink(f"/proc/self/fd/{number}")
 
 
 def test_a_task_with_its_own_file_table_closes_the_descriptors_of_its_own_child() -> None:

@@ -93,9 +93,9 @@ class Plan:
             others have set for a fork runs, neither of the C library (pthread_atfork) nor, unless Python has other
             threads, of the interpreter (``os.register_at_fork``): what another thread has locked at that moment,
             malloc's locks included, is locked for ever in the task, and ``random`` gives the creator's next numbers.
-            For bodies that touch no threads, locks or libraries. Without it a set that can be had in no other way (FILES, FS, SYSVSEM, IO) is
-            refused while this process has other threads. (With FILES alone the task's objects are copies and its
-            descriptors are not: a file that it closes, or drops, is closed here too.)
+            For bodies that touch no threads, locks or libraries. Without it a set that can be had in no other way
+            (FILES, FS, SYSVSEM, IO) is refused while this process has other threads. (With FILES alone the task's
+            objects are copies and its descriptors are not: a file that it closes, or drops, is closed here too.)
         leave_out: copied memory only, for functions: buffers (bytearray, mmap, arrays, ...) whose whole pages are not
             in the copy, so that a start does not cost more for them (MADV_DONTFORK of madvise(2), for the moment of
             the start; MADV_DOFORK afterwards, whatever was set before). The task must not touch such a buffer: that

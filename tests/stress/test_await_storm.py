@@ -29,3 +29,30 @@ def test_every_end_ends_the_await(loop: str, kind: str) -> None:
     seen = json.loads(done.stdout)
     assert seen["failures"] == []
     assert seen["after"] == seen["before"]
+
+
+KILLED_WHILE_IT_AWAITS = """
+import os, random, subprocess, sys, time
+from taskclone import SHARED, Task, clone
+def awaiter(handle):
+    while True: handle.bell().close()
+deadline = time.monotonic() + 20
+for trial in range(300):
+    if time.monotonic() > deadline: break
+    target = clone(time.sleep, 600, flags=SHARED)
+    _ = target.pid
+    task = clone(awaiter, target._handle, flags=SHARED)
+    # The creator sleeps without the interpreter lock from before the kill to after it: who dies waiting for the lock
+    # is another matter.
+    subprocess.run(["/bin/sh", "-c", f"sleep 0.0{random.randrange(20, 40)}; kill -9 {task.pid}; sleep 0.01"])
+    task.wait(10)
+    target.kill(timeout=10)
+print("alive")
+"""
+
+
+def test_a_task_that_is_killed_while_it_awaits_a_sibling_leaves_that_ones_host_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_IT_AWAITS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
