@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/rseq.h>
 
+#include "idmap.h"
 #include "sys.h"
 
 __thread struct tc_signals *tc_current;
@@ -199,6 +200,11 @@ int tc_creator_gone(const struct tc_spec *spec)
     return (int)TC_SYS(SYS_ppoll, &creator, 1, &now, 0, 0);
 }
 
+int tc_step_no_new_privs(const struct tc_spec *spec)
+{
+    return spec->no_new_privs ? (int)TC_SYS(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1) : 0;
+}
+
 int tc_step_parent_death(const struct tc_spec *spec)
 {
     if (!spec->parent_death) return 0;
@@ -269,8 +275,16 @@ int tc_step_exec(const struct tc_spec *spec)
  * SIGMASK is last, so that no signal that was blocked for the start is handled half-way; exec keeps the mask.
  */
 
+#define TC_ID_STEPS                                                                                                 \
+    {TC_STEP_SETGROUPS, tc_step_setgroups}, {TC_STEP_UID_MAP, tc_step_uid_map}, {TC_STEP_GID_MAP, tc_step_gid_map}, \
+        {TC_STEP_ID_MAPS, tc_step_id_maps},                                                                         \
+    {                                                                                                               \
+        TC_STEP_NO_NEW_PRIVS, tc_step_no_new_privs                                                                  \
+    }
+
 const struct tc_step_row tc_copied_steps[] = {
     {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
+    TC_ID_STEPS,
     {TC_STEP_PARENT_DEATH, tc_step_parent_death},
     {TC_STEP_NAME, tc_step_name_task},
     {TC_STEP_SIGNALS, tc_step_signals},
@@ -284,6 +298,7 @@ const struct tc_step_row tc_copied_steps[] = {
 const struct tc_step_row tc_shared_steps[] = {
     {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
     {TC_STEP_RSEQ, tc_step_rseq},
+    TC_ID_STEPS,
     {TC_STEP_PARENT_DEATH, tc_step_parent_death},
     {TC_STEP_NAME, tc_step_name_task},
     {TC_STEP_ALTSTACK, tc_step_altstack},
@@ -298,6 +313,7 @@ const struct tc_step_row tc_shared_steps[] = {
 
 const struct tc_step_row tc_program_steps[] = {
     {TC_STEP_CLEAR_HANDLERS, tc_step_clear_handlers},
+    TC_ID_STEPS,
     {TC_STEP_PARENT_DEATH, tc_step_parent_death},
     {TC_STEP_DEFAULT_SIGNALS, tc_step_default_signals},
     {TC_STEP_SIGNALS, tc_step_signals},

@@ -16,6 +16,11 @@ struct tc_signals {
     _Atomic uint32_t *end_bell;     /* futex word of the creator's keeper, counted up at every request */
 };
 
+struct clone_args;
+struct tc_mailbox;
+
+enum { TC_PID_LEVELS = 32 }; /* MAX_PID_NS_LEVEL */
+
 /* Everything that a start needs, filled before the clone: the child allocates nothing. Unused fields are zero. */
 struct tc_spec {
     uint64_t flags;       /* CLONE_* for clone3: what was asked plus what the route adds */
@@ -25,17 +30,26 @@ struct tc_spec {
     uint64_t sigmask;     /* the kernel's 64-bit mask for the body: the caller's, unless own_sigmask */
     const char *name;     /* for PR_SET_NAME, or NULL */
     struct tc_report *report;
-    int parent_death;  /* signal at the end of the thread that clones; 0: none, and the next two are not read */
+    int parent_death;  /* signal at the end of the thread that clones; 0: none */
     pid_t creator;     /* thread group that must still be the parent */
-    int creator_pidfd; /* with NEWPID, where getppid is 0; else -1 */
+    int creator_pidfd; /* with NEWPID, where getppid is 0, and with PARENT, where it is another's; else -1 */
+
+    /* of the call itself, by tc_setup_from() too */
+    int cgroup; /* descriptor of a control group's directory, with INTO_CGROUP */
+    pid_t set_tid[TC_PID_LEVELS];
+    unsigned set_tid_size;
+    pid_t child_tid; /* for who names CHILD_SETTID or CHILD_CLEARTID, where the route has no use for them */
 
     /* a ChildSetup and streams, by tc_setup_from() */
     unsigned awaited; /* there is something of it: the creator waits for the end of the steps */
     unsigned own_sigmask, close_fds;
     uint64_t ignored, defaulted; /* signals, as masks */
     const char *cwd;
-    int streams[3]; /* descriptors for 0, 1, 2; -1: as they are */
-    int kept_fd;    /* close_fds leaves it open; below 3: none */
+    unsigned no_new_privs;
+    const char *uid_map, *gid_map; /* maps that the task may write itself, or NULL */
+    struct tc_mailbox *mailbox;    /* of who writes them for it, or NULL */
+    int streams[3];                /* descriptors for 0, 1, 2; -1: as they are */
+    int kept_fd;                   /* close_fds leaves it open; below 3: none */
 
     /* tasks that share memory */
     struct tc_signals *signals;
@@ -59,6 +73,7 @@ struct tc_step_row {
     tc_step_fn run;
 };
 
+int tc_step_no_new_privs(const struct tc_spec *spec);
 int tc_step_clear_handlers(const struct tc_spec *spec);
 int tc_step_rseq(const struct tc_spec *spec);
 int tc_step_parent_death(const struct tc_spec *spec);

@@ -124,8 +124,11 @@ static int wait_for(const struct tc_child *self, int options, struct tc_status *
 static int reap(struct tc_child *self)
 {
     if (!self->status.source) {
-        int err = wait_for(self, WEXITED | WNOHANG, &self->status);
-        if (err == -ECHILD) tc_status_of_reaped(self->pidfd, &self->status);
+        int err = self->sibling ? 0 : wait_for(self, WEXITED | WNOHANG, &self->status);
+        if (self->sibling)
+            tc_status_of_sibling(self->pid, self->pidfd, &self->status);
+        else if (err == -ECHILD)
+            tc_status_of_reaped(self->pidfd, &self->status);
     }
     if (!self->status.source) return 0;
     unlink_child(self);
@@ -202,7 +205,7 @@ static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
             if (!limit->tv_sec && limit->tv_nsec < pause.tv_nsec) pause = *limit;
             err = TC_SYS(SYS_nanosleep, &pause, 0);
             if (pause.tv_nsec < 10000000) pause.tv_nsec *= 2;
-        } else if (limit || nonblocking) {
+        } else if (limit || nonblocking || self->sibling) {
             struct pollfd p = {self->pidfd, POLLIN, 0};
             err = TC_SYS(SYS_ppoll, &p, 1, limit, 0, 0);
         } else
@@ -211,7 +214,7 @@ static int wait_until(struct tc_child *self, struct tc_deadline *deadline)
         if (err == -EINTR && PyErr_CheckSignals() < 0) return -1;
         nonblocking |= err == -EAGAIN;
         if (err < 0 && err != -EINTR && err != -ECHILD && err != -EAGAIN) {
-            tc_raise((int)-err, limit || nonblocking ? "ppoll" : "waitid");
+            tc_raise((int)-err, limit || nonblocking || self->sibling ? "ppoll" : "waitid");
             return -1;
         }
     }

@@ -15,6 +15,7 @@ struct tc_child {
     unsigned generation; /* of the owner: a copy in a PID namespace of its own may have the same id */
     char daemon;
     uint64_t file_table; /* in which its descriptors are: tc_file_table() */
+    char sibling;        /* by CLONE_PARENT: another waits for it */
     char by_pid;         /* no pidfd is to be had in this system: its pid names it, as long as nobody else reaps it */
     int exit_signal;     /* SIGCHLD, unless whoever starts it says another */
     uint64_t flags, replaced; /* what the call was given; what it could not say and was done another way */

@@ -1,6 +1,7 @@
 #include "copies.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -90,6 +91,15 @@ static void let_go(struct tc_copy *copy, pid_t pid)
     }
     atomic_store(&copy->start->creator_ready, 1);
     tc_futex_wake(&copy->start->creator_ready);
+}
+
+/* The copy itself: it may be the creator's sibling, which is no child to wait for. */
+static int copy_has_ended(const struct tc_copy *copy)
+{
+    if (copy->form != TC_BARE || !(copy->spec->flags & CLONE_PARENT)) return has_ended(copy->pid);
+    struct pollfd ended = {copy->pidfd, POLLIN, 0};
+    struct timespec now = {0, 0};
+    return TC_SYS(SYS_ppoll, &ended, 1, &now, 0, 0) != 0;
 }
 
 static void before_fork(void)
@@ -185,7 +195,7 @@ static int by_relay(struct tc_copy *copy)
     if (middle < 0) return 0;
     if (await_relay(copy, middle) < 0) return -1;
     if (copy->start->flags) copy->flags = copy->start->flags;
-    copy->replaced = copy->start->emulated;
+    copy->replaced |= copy->start->emulated;
     return 0;
 }
 
@@ -311,7 +321,7 @@ static int await_steps(const struct tc_copy *copy)
     while (!atomic_load(&copy->start->set_up) && !ended) {
         Py_BEGIN_ALLOW_THREADS;
         tc_futex_wait(&copy->start->set_up, 0, &look);
-        ended = has_ended(copy->pid);
+        ended = copy_has_ended(copy);
         Py_END_ALLOW_THREADS;
         if (PyErr_CheckSignals() < 0) return -1;
     }
@@ -324,7 +334,7 @@ static int finish(struct tc_copy *copy)
     int err;
     enum tc_step step = tc_report_failed(&copy->start->report, &err);
     int interrupted = !step && copy->spec->awaited && await_steps(copy) < 0;
-    if (interrupted && copy->pid && !has_ended(copy->pid)) kill(copy->pid, SIGKILL); /* our unreaped child */
+    if (interrupted && copy->pid && !copy_has_ended(copy)) kill(copy->pid, SIGKILL); /* nobody has reaped it */
     if (!step && !interrupted) step = tc_report_failed(&copy->start->report, &err);
     if (!step && !interrupted) return 0;
     if (copy->pid) reap(copy->pid);
@@ -339,11 +349,11 @@ int tc_copy(struct tc_copy *copy)
     copy->pid = 0;
     copy->pidfd = -1;
     copy->by_pid = 0;
-    copy->replaced = 0;
+    copy->replaced = spec->emulated;
     spec->creator = getpid();
     spec->creator_pidfd = -1;
-    if (spec->flags & CLONE_NEWPID) {
-        /* There getppid() is 0. */
+    if (spec->flags & (CLONE_NEWPID | CLONE_PARENT)) {
+        /* There getppid() is 0, or another's. */
         spec->creator_pidfd = tc_not_a_stream((int)TC_SYS(SYS_pidfd_open, spec->creator, 0));
         if (spec->creator_pidfd < 0) return tc_raise_step(TC_STEP_PIDFD, -spec->creator_pidfd), -1;
     }
@@ -359,7 +369,10 @@ int tc_copy(struct tc_copy *copy)
 
 void tc_copy_started(const struct tc_copy *copy, struct tc_child *child)
 {
-    if (copy->form == TC_BARE) child->exit_signal = (int)copy->spec->exit_signal;
+    if (copy->form == TC_BARE) {
+        child->exit_signal = (int)copy->spec->exit_signal;
+        child->sibling = (copy->spec->flags & CLONE_PARENT) != 0;
+    }
     child->by_pid = (char)copy->by_pid;
     child->replaced = copy->replaced;
     tc_child_started(child, copy->pid, copy->pidfd, copy->flags);

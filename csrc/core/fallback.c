@@ -18,7 +18,7 @@ int tc_translate(struct tc_spec *spec, const struct clone_args *args, struct tc_
     if (flags & ~(ROOM & ~SIGNAL_BYTE) || args->exit_signal > SIGNAL_BYTE || args->set_tid_size) return 0;
     *words = (struct tc_clone_words){args->parent_tid, args->child_tid, args->tls};
     spec->by_clone = 1;
-    spec->emulated = args->flags & CLONE_CLEAR_SIGHAND;
+    spec->emulated |= args->flags & CLONE_CLEAR_SIGHAND;
     if (flags & CLONE_PIDFD && flags & CLONE_PARENT && flags & CLONE_PARENT_SETTID) {
         /* A relay's, which is gone with it; the id is waited for. The creator opens one. */
         spec->emulated |= CLONE_PIDFD;
@@ -37,8 +37,15 @@ int tc_translate(struct tc_spec *spec, const struct clone_args *args, struct tc_
     return 1;
 }
 
+void tc_call_args(const struct tc_spec *spec, struct clone_args *args)
+{
+    if (args->flags & CLONE_INTO_CGROUP) args->cgroup = (uint64_t)spec->cgroup;
+    if (spec->set_tid_size) args->set_tid = (uint64_t)(uintptr_t)spec->set_tid, args->set_tid_size = spec->set_tid_size;
+}
+
 long tc_start(struct tc_spec *spec, struct clone_args *args, void (*fn)(void *), void *arg)
 {
+    tc_call_args(spec, args);
     long id = tc_clone3(args, sizeof *args, fn, arg);
     if (id > 0 || !tc_clone3_missing(id)) return id;
     struct tc_clone_words words;

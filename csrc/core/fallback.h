@@ -23,6 +23,9 @@ static inline enum tc_step tc_start_step(const struct tc_spec *spec)
 /* What clone(2) is given in the place of args: its flags in spec, the rest in words; 0 when it cannot be said to it. */
 int tc_translate(struct tc_spec *spec, const struct clone_args *args, struct tc_clone_words *words);
 
+/* What of a spec is the call's own: ids that were asked for, the control group. */
+void tc_call_args(const struct tc_spec *spec, struct clone_args *args);
+
 /* Whether a clone3 that failed so is not to be had here at all. */
 int tc_clone3_missing(long answer);
 

@@ -4,6 +4,7 @@
 #include "copied.h"
 #include "interp.h"
 #include "kcmp.h"
+#include "mapper.h"
 #include "mapping.h"
 #include "probe.h"
 #include "route_bare.h"
@@ -52,8 +53,9 @@ static int fill(PyObject *module)
     }
     if (filled) return PyDict_Merge(PyModule_GetDict(module), filled, 0);
     if (tc_bell_ready(module) < 0 || tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 ||
-        tc_mapping_ready(module) < 0 || tc_shared_ready(module) < 0 || tc_forks_init() < 0 || tc_death_init() < 0 ||
-        tc_body_init() < 0 || PyModule_AddIntConstant(module, "FORK", TC_FORK) < 0 ||
+        tc_mapper_ready(module) < 0 || tc_mapping_ready(module) < 0 || tc_shared_ready(module) < 0 ||
+        tc_forks_init() < 0 || tc_death_init() < 0 || tc_body_init() < 0 ||
+        PyModule_AddIntConstant(module, "FORK", TC_FORK) < 0 ||
         PyModule_AddIntConstant(module, "RELAY", TC_RELAY) < 0 ||
         PyModule_AddIntConstant(module, "BARE", TC_BARE) < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||
         PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||

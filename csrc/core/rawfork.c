@@ -34,6 +34,9 @@ long tc_raw_fork(struct tc_spec *spec, struct clone_args *args, pid_t *libc_tid)
     size_t size = 0;
     args->flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
     args->child_tid = (uint64_t)(uintptr_t)libc_tid;
+    /* The same as it is: the copy's memory has it at the same place. */
+    if (args->flags & CLONE_SETTLS) args->tls = (uint64_t)(uintptr_t)tc_thread_pointer();
+    tc_call_args(spec, args);
     /* Not inherited: the kernel would no longer mark a robust mutex whose owner dies. */
     TC_SYS(SYS_get_robust_list, 0, &robust, &size);
     long id = TC_SYS(SYS_clone3, args, sizeof *args);

@@ -33,6 +33,8 @@ static void clone_child(struct tc_spec *spec, pid_t *pid, int *pidfd)
     }
     struct clone_args args;
     tc_clone_args(spec, &args, pidfd, pid);
+    args.tls = (uint64_t)(uintptr_t)tc_thread_pointer(); /* for who names SETTLS: what it has in any case */
+    args.child_tid = (uint64_t)(uintptr_t)&spec->child_tid;
     args.stack = (uint64_t)(uintptr_t)stack;
     args.stack_size = STACK;
     /* A handler of the creator must not run in the child, whose memory is the creator's. */
@@ -57,7 +59,7 @@ static void start(struct tc_spec *spec, pid_t *pid, int *pidfd)
 {
     spec->creator = getpid();
     spec->creator_pidfd = -1;
-    if (spec->parent_death && spec->flags & CLONE_NEWPID) {
+    if (spec->flags & (CLONE_NEWPID | CLONE_PARENT) && (spec->parent_death || spec->mailbox)) {
         spec->creator_pidfd = tc_not_a_stream((int)TC_SYS(SYS_pidfd_open, spec->creator, 0));
         if (spec->creator_pidfd < 0) {
             tc_report_failure(spec->report, TC_STEP_PIDFD, -spec->creator_pidfd);
@@ -105,9 +107,13 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
         enum tc_step step = tc_report_failed(&report, &err);
         if (step)
             tc_raise_step(step, err);
-        else
-            failed = 0, tc_child_started((struct tc_child *)self, pid, pidfd, spec.flags);
-        ((struct tc_child *)self)->replaced = spec.emulated;
+        else {
+            struct tc_child *child = (struct tc_child *)self;
+            child->replaced = spec.emulated;
+            child->sibling = (flags & CLONE_PARENT) != 0;
+            tc_child_started(child, pid, pidfd, spec.flags);
+            failed = 0;
+        }
     }
     PyMem_Free(c_environment);
     PyMem_Free(c_argv);

@@ -68,6 +68,8 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
      * and a pidfd, made and closed some 4 us, is made when somebody asks. */
     if (spec->exit_signal) spec->flags |= CLONE_PIDFD;
     tc_clone_args(spec, args, (int *)&task->pidfd, (pid_t *)&task->pid);
+    if (spec->flags & CLONE_SETTLS) args->tls = (uint64_t)(uintptr_t)host->tls;
+    args->child_tid = (uint64_t)(uintptr_t)&spec->child_tid; /* for who names CHILD_SETTID or CHILD_CLEARTID */
     args->stack = (uint64_t)(uintptr_t)host->stack;
     args->stack_size = (uint64_t)(host->top - host->stack);
     return spec->flags & CLONE_NEWPID && spec->creator_pidfd < 0 ? spec->creator_pidfd : 0;
@@ -103,7 +105,8 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
         if (!task->spec.awaited) tc_task_publish(task, TC_STARTED); /* else by the task, after its steps */
         /* Cleared when the kernel has run mm_release() for the task: it ended, or it called execve. Then the dead state
          * may hold the interpreter lock for as long as the program runs, so recover before waiting for the end. */
-        while (atomic_load(&task->alive)) tc_futex_wait(&task->alive, 1, NULL);
+        /* 1, or the task's id, if CHILD_SETTID is in the set. */
+        for (uint32_t word; (word = atomic_load(&task->alive));) tc_futex_wait(&task->alive, word, NULL);
         if (!atomic_load(&task->clean)) tc_recover(host, task);
         tc_take_status(task);
     }
@@ -167,11 +170,12 @@ static void run_lent(struct tc_host *host, struct tc_task *task)
     tc_task_release(task);
 }
 
-/* A new pid namespace wants a pidfd of the creator that somebody closes at the end: the host. */
+/* A new pid namespace wants a pidfd of the creator that somebody closes at the end: the host. And the kernel would
+ * write the task's id into the word that the host of a lent one sleeps on. */
 static int may_lend(const struct tc_task *task)
 {
-    return !task->in_place && !task->spec.exit_signal && !(task->spec.flags & CLONE_NEWPID) && !tc_current_task() &&
-           tc_on_main_thread();
+    return !task->in_place && !task->spec.exit_signal && !(task->spec.flags & (CLONE_NEWPID | CLONE_CHILD_SETTID)) &&
+           !tc_current_task() && tc_on_main_thread();
 }
 
 /* With the interpreter lock. 0, or -errno: no host could be had. */

@@ -4,31 +4,20 @@
 
 #include <string.h>
 
-const char **tc_strings(PyObject *sequence, const char *what)
-{
-    PyObject *fast = PySequence_Fast(sequence, what);
-    if (!fast) return NULL;
-    Py_ssize_t n = PySequence_Fast_GET_SIZE(fast);
-    const char **strings = PyMem_Calloc((size_t)n + 1, sizeof *strings);
-    if (!strings) PyErr_NoMemory();
-    for (Py_ssize_t i = 0; strings && i < n; i++) {
-        char *text;
-        if (PyBytes_AsStringAndSize(PySequence_Fast_GET_ITEM(fast, i), &text, NULL) < 0) {
-            PyMem_Free(strings);
-            strings = NULL;
-        } else
-            strings[i] = text;
-    }
-    Py_DECREF(fast);
-    return strings;
-}
+#include "mapper.h"
+#include "sys.h"
 
-int tc_bytes_or_none(PyObject *object, void *result)
+static int set_tid_from(PyObject *ids, struct tc_spec *spec)
 {
-    const char **text = result;
-    *text = NULL;
-    if (object == Py_None) return 1;
-    return PyBytes_AsStringAndSize(object, (char **)text, NULL) == 0; /* the last NULL: no NUL byte inside */
+    Py_ssize_t n = PyTuple_GET_SIZE(ids);
+    if (n > TC_PID_LEVELS) return PyErr_BadArgument(), -1;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        long id = PyLong_AsLong(PyTuple_GET_ITEM(ids, i));
+        if (id == -1 && PyErr_Occurred()) return -1;
+        spec->set_tid[i] = (pid_t)id;
+    }
+    spec->set_tid_size = (unsigned)n;
+    return 0;
 }
 
 int tc_setup_from(PyObject *setup, struct tc_spec *spec)
@@ -37,11 +26,17 @@ int tc_setup_from(PyObject *setup, struct tc_spec *spec)
     if (setup == Py_None) return 0;
     unsigned long long ignored, defaulted;
     PyObject *mask;
-    int close_fds;
+    int close_fds, no_new_privs;
+    PyObject *set_tid;
     if (!PyTuple_Check(setup)) return PyErr_BadArgument(), -1;
-    if (!PyArg_ParseTuple(setup, "O&KKOip(iii):setup", tc_bytes_or_none, &spec->cwd, &ignored, &defaulted, &mask,
-                          &spec->parent_death, &close_fds, &spec->streams[0], &spec->streams[1], &spec->streams[2]))
+    if (!PyArg_ParseTuple(setup, "O&KKOip(iii)(iO!O&O&O&p):setup", tc_bytes_or_none, &spec->cwd, &ignored, &defaulted,
+                          &mask, &spec->parent_death, &close_fds, &spec->streams[0], &spec->streams[1],
+                          &spec->streams[2], &spec->cgroup, &PyTuple_Type, &set_tid, tc_bytes_or_none, &spec->uid_map,
+                          tc_bytes_or_none, &spec->gid_map, tc_mailbox_from, &spec->mailbox, &no_new_privs) ||
+        set_tid_from(set_tid, spec) < 0)
         return -1;
+    spec->no_new_privs = (unsigned)no_new_privs;
+    if (no_new_privs) spec->emulated |= CLONE_NNP;
     if (mask != Py_None) {
         spec->sigmask = PyLong_AsUnsignedLongLong(mask);
         if (spec->sigmask == (uint64_t)-1 && PyErr_Occurred()) return -1;

@@ -20,6 +20,14 @@
 #define CLONE_CLEAR_SIGHAND 0x100000000ull /* Linux 5.5 */
 #endif
 
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ull /* Linux 5.7 */
+#endif
+#ifndef CLONE_AUTOREAP /* Linux 7.1 */
+#define CLONE_AUTOREAP (1ull << 34)
+#define CLONE_NNP (1ull << 35)
+#endif
+
 #define TC_SYS(nr, ...) TC_SYS_(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define TC_SYS_(nr, a, b, c, d, e, f, ...) \
     tc_syscall6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))

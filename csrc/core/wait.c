@@ -1,7 +1,11 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -53,15 +57,52 @@ static int ask_until_kept(int pidfd, struct tc_pidfd_info *info)
     return 0;
 }
 
+static void set_status(struct tc_status *status, int source, int wait_status)
+{
+    status->source = source;
+    status->code = WIFEXITED(wait_status) ? CLD_EXITED : WCOREDUMP(wait_status) ? CLD_DUMPED : CLD_KILLED;
+    status->value = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : WTERMSIG(wait_status);
+}
+
 void tc_status_of_reaped(int pidfd, struct tc_status *status)
 {
     struct tc_pidfd_info info;
     status->source = TC_STATUS_LOST;
     if (pidfd < 0 || !ask_until_kept(pidfd, &info)) return;
-    int wait_status = info.exit_code;
-    status->source = TC_STATUS_PIDFD;
-    status->code = WIFEXITED(wait_status) ? CLD_EXITED : WCOREDUMP(wait_status) ? CLD_DUMPED : CLD_KILLED;
-    status->value = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : WTERMSIG(wait_status);
+    set_status(status, TC_STATUS_PIDFD, info.exit_code);
+}
+
+/* exit_code of /proc/PID/stat, for a zombie; -1: there is none, or we may not know. */
+static int wait_status_of_zombie(pid_t pid)
+{
+    char path[32], text[1024], user[32];
+    /* The kernel says 0 to who may not look, as he may not here. */
+    PyOS_snprintf(path, sizeof path, "/proc/%d/ns/user", (int)pid);
+    if (TC_SYS(SYS_readlinkat, AT_FDCWD, path, user, sizeof user) < 0) return -1;
+    PyOS_snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = (int)TC_SYS(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    long n = TC_SYS(SYS_read, fd, text, sizeof text - 1);
+    TC_SYS(SYS_close, fd);
+    if (n <= 0) return -1;
+    text[n] = 0;
+    const char *field = strrchr(text, ')'); /* the name may hold anything */
+    if (!field || field[1] != ' ' || field[2] != 'Z') return -1;
+    for (int i = 2; field && i < 52; i++) field = strchr(field + 1, ' ');
+    return field ? atoi(field + 1) : -1;
+}
+
+void tc_status_of_sibling(pid_t pid, int pidfd, struct tc_status *status)
+{
+    struct pollfd ended = {pidfd, POLLIN, 0};
+    struct timespec now = {0, 0};
+    if (TC_SYS(SYS_ppoll, &ended, 1, &now, 0, 0) != 1) return;
+    int wait_status = wait_status_of_zombie(pid);
+    /* Still there, so the number was its own. */
+    if (wait_status >= 0 && TC_SYS(SYS_pidfd_send_signal, pidfd, 0, 0, 0) == 0)
+        set_status(status, TC_STATUS_PROC, wait_status);
+    else
+        tc_status_of_reaped(pidfd, status);
 }
 
 static double seconds_of(struct timeval t) { return (double)t.tv_sec + 1e-6 * (double)t.tv_usec; }

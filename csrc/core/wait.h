@@ -12,7 +12,8 @@ enum tc_source {
     TC_STATUS_NONE,  /* not ended yet */
     TC_STATUS_WAIT,  /* waitid: rusage too */
     TC_STATUS_PIDFD, /* reaped by somebody else, but the pidfd kept it (Linux 6.15) */
-    TC_STATUS_LOST   /* reaped by somebody else */
+    TC_STATUS_LOST,  /* reaped by somebody else */
+    TC_STATUS_PROC   /* a zombie of somebody else's: /proc says it */
 };
 
 struct tc_status {
@@ -29,6 +30,8 @@ long tc_pidfd_ask(int pidfd);
 /* What the pidfd still knows of a task that others have reaped; sets source PIDFD or LOST. Raw; waits a second at most
  * for one that is just being reaped. */
 void tc_status_of_reaped(int pidfd, struct tc_status *status);
+/* Of a task that another process is to wait for: nothing while it runs. Sets source PROC, PIDFD or LOST. Raw, too. */
+void tc_status_of_sibling(pid_t pid, int pidfd, struct tc_status *status);
 /* None, or (source, si_code, si_status, rusage as a tuple of 16 or None). */
 PyObject *tc_status_tuple(const struct tc_status *status);
 

@@ -8,7 +8,7 @@
 
 #include "child.h"
 #include "error.h"
-#include "spec.h"
+#include "cstrings.h"
 #include "sys.h"
 
 /* The tracer's id, or -errno. By the bare system call: it will make nothing but system calls, so it needs none of the

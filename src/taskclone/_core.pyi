@@ -11,8 +11,10 @@ STARTED: int
 DONE: int
 ENDED: int
 
-_Setup = tuple[bytes | None, int, int, int | None, int, bool, tuple[int, int, int]]
-"""cwd, ignored signals, defaulted ones, signal mask, parent-death signal, close_fds, stdin stdout stderr."""
+_Call = tuple[int, tuple[int, ...], bytes | None, bytes | None, Mapper | None, bool]
+_Setup = tuple[bytes | None, int, int, int | None, int, bool, tuple[int, int, int], _Call]
+"""cwd, ignored signals, defaulted ones, signal mask, parent-death signal, close_fds, stdin stdout stderr; control
+group, ids, uid_map, gid_map, who writes maps, no_new_privs."""
 _How = tuple[int, int, int, bool]
 """form of a copy, flags, exit signal, whether a bare one is refused beside other threads."""
 _RawStatus = tuple[int, int, int, tuple[Any, ...] | None]
@@ -39,6 +41,12 @@ class Child:
     def fileno(self) -> int: ...
     def bell(self) -> Bell: ...
     def abandon(self) -> None: ...
+
+@final
+class Mapper:
+    def wanted(self) -> int: ...
+    def answer(self, number: int, /) -> None: ...
+    def end(self) -> None: ...
 
 @final
 class Mapping(Buffer): ...

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal as _signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["NOTHING", "ChildSetup", "Disposition"]
+__all__ = ["NOTHING", "ChildSetup", "Disposition", "IdMap", "Range"]
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Disposition: TypeAlias = Literal["default", "ignore"]
+Range: TypeAlias = tuple[int, int, int]
+IdMap: TypeAlias = int | Sequence[Range]
+
+MAX_ID = (1 << 32) - 2
+MAX_RANGES = 340  # user_namespaces(7), since Linux 4.15
 
 _SIGNALS = frozenset(map(int, _signal.valid_signals()))
 """Without 32 and 33, which are libc's own."""
@@ -39,6 +45,12 @@ class ChildSetup:
         close_fds: close every descriptor from 3 on. What Python opens is closed by execve in any case. In copied memory
             the copies of the creator's file objects are then without descriptors: they must not be used, nor closed
             once new files have their numbers.
+        uid_map, gid_map: what users and groups of a new user namespace (NEWUSER) are outside, as user_namespaces(7) has
+            it: a number N stands for one id, N inside, which is the creator's own (effective) outside; else a sequence
+            of (first inside, first outside, count). None: no map, so every id is the overflow id. One id that is the
+            creator's own needs no privilege; for it setgroups(2) is denied in the namespace. Others are written by the
+            creator if it has CAP_SETUID and CAP_SETGID, else by newuidmap(1) and newgidmap(1). They are there before
+            any other step; the task's own ids stay the same outside.
         core: leave fatal signals in a body that shares memory to the kernel: a core dump of the creator's whole
             heap is possible, and before Linux 5.16 the creator dies too (coredump: "Limit coredumps to a single
             thread group"). The default reports the signal and dies without a core.
@@ -53,6 +65,8 @@ class ChildSetup:
     sigmask: Iterable[int] | None = None
     parent_death_signal: int | None = None
     close_fds: bool = False
+    uid_map: IdMap | None = None
+    gid_map: IdMap | None = None
     core: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +85,8 @@ class ChildSetup:
         if self.parent_death_signal is not None:
             number = _number("parent_death_signal", self.parent_death_signal)
             object.__setattr__(self, "parent_death_signal", number)
+        for name in ("uid_map", "gid_map"):
+            object.__setattr__(self, name, _id_map(name, getattr(self, name)))
         for name in ("close_fds", "core"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -106,6 +122,38 @@ def _path(value: PathLike) -> bytes:
     if b"\0" in path:
         raise ValueError("cwd has a NUL byte in it")
     return path
+
+
+def _id(field: str, value: object, low: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{field} must hold ids as numbers, not {type(value).__name__}: {value!r}")
+    if not low <= value <= MAX_ID:
+        raise ValueError(f"{field}: {value} is not in {low} to {MAX_ID}")
+    return int(value)
+
+
+def _id_map(field: str, value: object) -> IdMap | None:
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return _id(field, value)
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{field} must be an id or a sequence of (inside, outside, count), not {type(value).__name__}")
+    if not 1 <= len(value) <= MAX_RANGES:
+        raise ValueError(f"{field} must have 1 to {MAX_RANGES} ranges, not {len(value)}")
+    ranges = []
+    for one in value:
+        if not isinstance(one, Sequence) or len(one) != 3:
+            raise TypeError(f"{field}: a range is (first inside, first outside, count), not {one!r}")
+        inside, outside, count = _id(field, one[0]), _id(field, one[1]), _id(field, one[2], 1)
+        if max(inside, outside) + count - 1 > MAX_ID:
+            raise ValueError(f"{field}: the range {inside, outside, count} goes beyond {MAX_ID}")
+        ranges.append((inside, outside, count))
+    for side, name in enumerate(("inside", "outside")):
+        taken = sorted((one[side], one[2]) for one in ranges)
+        if any(first + count > later for (first, count), (later, _) in itertools.pairwise(taken)):
+            raise ValueError(f"{field}: two ranges have the same ids {name}")
+    return tuple(ranges)
 
 
 def _number(field: str, value: object, verb: str = "") -> int:

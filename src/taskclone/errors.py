@@ -167,6 +167,21 @@ _ADVICE: dict[tuple[str, int], str] = {
         _errno.EPERM,
     ): "clone3 is missing or filtered here, so clone(2) was asked: a seccomp profile may refuse it "
     f"new namespaces, too; {_PRIVILEGE}",
+    ("clone3", _errno.EEXIST): "an id of set_tid is another task's",
+    ("clone3", _errno.EBADF): "cgroup is not a descriptor of a directory in the cgroup v2 tree",
+    ("clone3", _errno.EACCES): "this user may not move tasks to that control group: cgroup.procs of it and of the "
+    "common ancestor of both groups must be writable (cgroups(7), delegation)",
+    ("clone3", _errno.EBUSY): "a control group that gives controllers to its children holds no tasks itself "
+    "(cgroups(7), no internal processes)",
+    ("clone3", _errno.EOPNOTSUPP): "the control group is of a threaded domain, or its domain is invalid",
+    ("clone3", _errno.ENODEV): "the control group was removed",
+    (
+        "id_maps",
+        _errno.EPERM,
+    ): "the maps were refused: ranges of /etc/subuid and /etc/subgid, or ids that the creator's "
+    "own namespace does not have (user_namespaces(7))",
+    ("uid_map", _errno.EPERM): "see user_namespaces(7); AppArmor may keep a namespace of an ordinary user powerless "
+    "(kernel.apparmor_restrict_unprivileged_userns)",
     ("fork", _errno.EAGAIN): "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max",
     ("fork", _errno.ENOMEM): "the kernel will not promise memory for the copy: see vm.overcommit_memory",
     ("pidfd_open", _errno.ENOSYS): "pidfd_open is filtered here (a container's seccomp profile)",
@@ -191,7 +206,11 @@ _ADVICE: dict[tuple[str, int], str] = {
         for number, text in (
             (_errno.EAGAIN, "the limit of tasks is reached: see RLIMIT_NPROC, pids.max and kernel.threads-max"),
             (_errno.ENOSPC, "the limit of nested namespaces is reached: see user.max_*_namespaces"),
-            (_errno.EINVAL, "this kernel does not know one of the flags, or refuses their combination"),
+            (
+                _errno.EINVAL,
+                "this kernel does not know one of the flags, or refuses their combination; or set_tid has "
+                "more ids than the task has PID namespaces, one above kernel.pid_max, or not 1 for an init",
+            ),
             (_errno.EMFILE, "too many open files: see RLIMIT_NOFILE"),
         )
     },

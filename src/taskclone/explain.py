@@ -84,10 +84,11 @@ def explain_flag(member: CloneFlags) -> str:
     return f"CLONE_{member.name}: {row.full_meaning}\n{lines}"
 
 
-def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False) -> str:
+def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False, numbered: bool = False) -> str:
     """A set as text: names, number, preset; one line a resource; what else it does; the rules that it breaks.
 
-    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan.
+    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan, ``numbered`` says
+    that it has a set_tid.
     The rules are those of clone3 on the running kernel; privileges are named, not checked.
     Raises ValueError for an exit signal that is negative.
     """
@@ -97,7 +98,7 @@ def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False) 
         _section("namespaces of the task's own", _new_namespaces(flags)),
         _section("what else the set does", _actions(flags)),
         _section("bits that no flag of the table has", _unknown(flags)),
-        "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(flags, bare)}",
+        "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(flags, bare, numbered)}",
         f"its end, with exit signal {exit_signal}: {_end(flags, exit_signal)}",
         _section("privileges that it needs", _privileges(flags)),
         _rules(flags, exit_signal),

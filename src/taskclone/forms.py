@@ -16,18 +16,18 @@ __all__ = ["Form", "default_exit_signal", "form_of", "why"]
 Form: TypeAlias = Literal["fork", "relay", "bare"]
 
 _F = CloneFlags
-_WITH_THE_CREATOR: Final = int(_F.FILES | _F.FS | _F.SYSVSEM | _F.IO)
-"""What the one who clones shares: in a relay that would be the task in the middle."""
+_WITH_THE_CREATOR: Final = int(_F.FILES | _F.FS | _F.SYSVSEM | _F.IO | _F.PARENT | _F.AUTOREAP | _F.PIDFD_AUTOKILL)
+"""What is between the new task and the one who clones: in a relay that would be the task in the middle."""
 _LIBC: Final = int(_F.CHILD_SETTID | _F.CHILD_CLEARTID)
 """What libc's fork passes by itself."""
 
 
-def form_of(flags: int, bare: bool = False) -> Form:
-    """How a task with these flags, which have no VM, comes to its copy of the memory."""
+def form_of(flags: int, bare: bool = False, numbered: bool = False) -> Form:
+    """How a task with these flags, which have no VM, comes to its copy of the memory; ``numbered``: with set_tid."""
     bits = int(flags)
     if bare or bits & _WITH_THE_CREATOR:
         return "bare"
-    return "relay" if bits & ~_LIBC else "fork"
+    return "relay" if bits & ~_LIBC or numbered else "fork"
 
 
 def default_exit_signal(form: Form) -> int:
@@ -35,13 +35,13 @@ def default_exit_signal(form: Form) -> int:
     return 0 if form == "bare" else int(signal.SIGCHLD)
 
 
-def why(flags: int, bare: bool = False) -> str:
+def why(flags: int, bare: bool = False, numbered: bool = False) -> str:
     """The form, and the reason for it, in a sentence."""
-    form = form_of(flags, bare)
+    form = form_of(flags, bare, numbered)
     if form == "fork":
         return "fork: by fork() of the C library, with all handlers that others have set for that"
     if form == "relay":
-        names = _long(int(flags) & ~_LIBC)
+        names = ", ".join(filter(None, (_long(int(flags) & ~_LIBC), "set_tid" if numbered else "")))
         return (
             f"relay: fork() cannot say {names}, so its child, in which all handlers have run, makes the task by clone3 "
             "with CLONE_PARENT, as the creator's own child, and ends"

@@ -10,8 +10,8 @@ from taskclone.errors import TaskDied
 
 __all__ = ["ExitStatus", "Outcome", "died", "exit_code_of", "exit_message", "signal_name", "status_from"]
 
-Source = Literal["wait", "pidfd", "record", "lost"]
-_SOURCES: dict[int, Source] = {1: "wait", 2: "pidfd", 3: "lost"}
+Source = Literal["wait", "pidfd", "proc", "record", "lost"]
+_SOURCES: dict[int, Source] = {1: "wait", 2: "pidfd", 3: "lost", 4: "proc"}
 _CLD_EXITED, _CLD_DUMPED = 1, 3  # si_code, <asm-generic/siginfo.h>
 
 
@@ -25,7 +25,8 @@ class ExitStatus(NamedTuple):
         core_dumped: whether the kernel wrote a core.
         rusage: ``resource.struct_rusage`` of the task and its waited-for children, or None when it is lost.
         source: where the status comes from: "wait" (waitid), "pidfd" (reaped by somebody else; the pidfd kept it,
-            Linux 6.15), "record" (the task's own word), or "lost" (reaped by somebody else: code and signal are None).
+            Linux 6.15), "proc" (/proc/PID/stat of a zombie that another process is to reap: PARENT), "record" (the
+            task's own word), or "lost" (reaped by somebody else: code and signal are None).
     """
 
     code: int | None

@@ -12,6 +12,7 @@ from taskclone import forms, rules
 from taskclone.childsetup import NOTHING, ChildSetup
 from taskclone.errors import UnsupportedOperation
 from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags, flag_names, parse_flags
+from taskclone.rule import running_kernel
 
 if TYPE_CHECKING:
     from taskclone.task import Task
@@ -25,8 +26,14 @@ Argument: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Program: TypeAlias = Sequence[Argument]
 Stream: TypeAlias = Any  # None, a descriptor, subprocess.DEVNULL or STDOUT, CAPTURE, or an object with fileno()
 Buffer: TypeAlias = Any  # an object with the buffer protocol
+Cgroup: TypeAlias = int | str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
 
+_NO_GROUP: tuple[rules.Argument, ...] = ("cgroup",)
+_EMULATED: Final = CloneFlags.NNP
+_EMULATED_BEFORE: Final = (7, 1)
 _STREAMS: Final = ("stdin", "stdout", "stderr")
+_PID_LEVELS: Final = 32  # MAX_PID_NS_LEVEL of the kernel
+_MAX_PID: Final = 1 << 22  # pid_namespaces(7): the limit of kernel.pid_max
 MIN_STACK = 64 << 10
 MAX_STACK = 1 << 40
 
@@ -53,6 +60,8 @@ class PlanFields(TypedDict, total=False):
     stderr: Stream
     bare: bool
     leave_out: Sequence[Buffer]
+    cgroup: Cgroup
+    set_tid: int | Sequence[int] | None
 
 
 class _Buffers(tuple[Buffer, ...]):
@@ -100,6 +109,12 @@ class Plan:
             in the copy, so that a start does not cost more for them (MADV_DONTFORK of madvise(2), for the moment of
             the start; MADV_DOFORK afterwards, whatever was set before). The task must not touch such a buffer: that
             is SIGSEGV. What lies on the pages at its two ends is copied.
+        cgroup: the control group (v2) that the task is in from birth (CLONE_INTO_CGROUP, which it adds to the flags):
+            its directory, or a descriptor of that. The creator's process must be allowed to move tasks there: see
+            cgroups(7), "Delegation containment". Not for a thread, whose group is its process's.
+        set_tid: the ids that the task is to have: a number, or numbers from its innermost PID namespace outward
+            (clone(2), "set_tid"). Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the namespaces; an id that is taken
+            is a StartError with EEXIST.
 
     Raises:
         FlagError: the kernel refuses the set of flags, or it does not go with the rest of the plan: what the flags
@@ -119,8 +134,13 @@ class Plan:
     bare: bool = field(default=False, kw_only=True)
     leave_out: Sequence[Buffer] = field(default=(), kw_only=True)
     """A list or tuple; kept as a tuple."""
+    cgroup: Cgroup = field(default=None, kw_only=True)
+    set_tid: int | Sequence[int] | None = field(default=None, kw_only=True)
+    """Kept as a tuple."""
     bits: int = field(default=0, init=False, repr=False, compare=False)
-    """``flags`` as a plain int: IntFlag's operators are too slow for the way of a start."""
+    """The flags for the kernel, as a plain int: IntFlag's operators are too slow for the way of a start."""
+    no_new_privs: bool = field(default=False, init=False, repr=False, compare=False)
+    """NNP is asked for, and the kernel is too old: the task does it by prctl(2)."""
     has_setup: bool = field(default=False, init=False, repr=False, compare=False)
     """Whether there are steps to take: a setup, or a stream."""
     plain: bool = field(default=False, init=False, repr=False, compare=False)
@@ -132,8 +152,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         flags = parse_flags(self.flags)
+        if self.cgroup is not None:
+            _check_cgroup(self.cgroup)
+            flags |= CloneFlags.INTO_CGROUP
+        if self.set_tid is not None:
+            object.__setattr__(self, "set_tid", _check_ids(self.set_tid))
+        emulated = flags & _EMULATED if running_kernel() < _EMULATED_BEFORE else CloneFlags(0)
         object.__setattr__(self, "flags", flags)
-        object.__setattr__(self, "bits", int(flags))
+        object.__setattr__(self, "bits", int(flags & ~emulated))
+        object.__setattr__(self, "no_new_privs", bool(emulated))
         signal = _check_signal(self.exit_signal)
         object.__setattr__(self, "exit_signal", signal)
         if self.name is not None and not isinstance(self.name, str):
@@ -146,7 +173,14 @@ class Plan:
             raise TypeError(f"bare must be True or False, not {self.bare!r}")
         if self.leave_out != ():
             object.__setattr__(self, "leave_out", _check_buffers(self.leave_out))
-        rules.require_legal(flags, rules.Context(exit_signal=signal or 0, setup=self._setup_in_use()))
+        context = rules.Context(
+            exit_signal=signal or 0,
+            other_domain=True,  # of a process of its own; a thread could only go to where it is
+            missing=_NO_GROUP if self.cgroup is None else (),
+            emulated=emulated,
+            setup=self._setup_in_use(),
+        )
+        rules.require_legal(flags, context)
         if self.stack_size is not None and not (
             isinstance(self.stack_size, int) and MIN_STACK <= self.stack_size <= MAX_STACK
         ):
@@ -154,13 +188,20 @@ class Plan:
         if not isinstance(self.daemon, bool):
             raise TypeError(f"daemon must be True or False, not {self.daemon!r}")
         streams = self.stdin, self.stdout, self.stderr
-        object.__setattr__(self, "has_setup", self.setup != NOTHING or any(s is not None for s in streams))
+        given = (*streams, self.cgroup, self.set_tid)
+        has_setup = self.setup != NOTHING or self.no_new_privs or any(item is not None for item in given)
+        object.__setattr__(self, "has_setup", has_setup)
         object.__setattr__(self, "plain", not (self.bits or self.has_setup or self.bare or self.leave_out))
 
     @property
     def flag_set(self) -> CloneFlags:
         """``flags``, which after the check is always a CloneFlags."""
         return cast(CloneFlags, self.flags)
+
+    @property
+    def form(self) -> forms.Form:
+        """How a function comes to its copy of the memory, where the flags do not share it."""
+        return forms.form_of(self.bits, self.bare, self.set_tid is not None)
 
     def _setup_in_use(self) -> frozenset[str]:
         """Names of the fields in use that the rules hold against the flags."""
@@ -187,8 +228,8 @@ class Plan:
         signal = self.exit_signal
         if signal is None:
             copied = not self.bits & (CloneFlags.VM | CloneFlags.PARENT)
-            signal = forms.default_exit_signal(forms.form_of(self.bits, self.bare)) if copied else 0
-        return explain_set(self.flag_set, exit_signal=signal, bare=self.bare)
+            signal = forms.default_exit_signal(self.form) if copied else 0
+        return explain_set(self.flag_set, exit_signal=signal, bare=self.bare, numbered=self.set_tid is not None)
 
     def __repr__(self) -> str:
         parts = [repr(flag_names(self.flag_set))]
@@ -226,6 +267,27 @@ def _check_buffers(value: object) -> tuple[Buffer, ...]:
                 f"leave_out: a {type(one).__name__} in pieces cannot be left out; name what it is a part of"
             )
     return _Buffers(value) if value else ()
+
+
+def _check_cgroup(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | str | bytes | os.PathLike):
+        raise TypeError(f"cgroup must be a directory, a descriptor of one, or None, not {type(value).__name__}")
+    if isinstance(value, int) and value < 0:
+        raise ValueError(f"cgroup must be a directory or a descriptor of one, not {value}")
+    if not isinstance(value, int) and b"\0" in os.fsencode(value):
+        raise ValueError("cgroup has a NUL character in it")
+
+
+def _check_ids(value: object) -> tuple[int, ...]:
+    ids = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for one in ids:
+        if isinstance(one, bool) or not isinstance(one, int):
+            raise TypeError(f"set_tid must be an id or a list of ids, not {type(one).__name__}: {one!r}")
+        if not 1 <= one <= _MAX_PID:
+            raise ValueError(f"set_tid: {one} is not in 1 to {_MAX_PID}")
+    if not 1 <= len(ids) <= _PID_LEVELS:
+        raise ValueError(f"set_tid must have 1 to {_PID_LEVELS} ids, not {len(ids)}")
+    return ids
 
 
 def _encoded(name: str) -> bytes:

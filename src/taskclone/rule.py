@@ -21,6 +21,7 @@ __all__ = [
     "Version",
     "came_with",
     "flags_with",
+    "has_capability",
     "has_sys_admin",
     "needs",
     "running_kernel",
@@ -45,7 +46,12 @@ def running_kernel() -> Version:
 
 
 def has_sys_admin() -> bool:
-    """Whether the calling thread has CAP_SYS_ADMIN in effect (/proc/thread-self/status, CapEff).
+    """Whether the calling thread has CAP_SYS_ADMIN in effect."""
+    return has_capability(_CAP_SYS_ADMIN_BIT)
+
+
+def has_capability(bit: int) -> bool:
+    """Whether the calling thread has a capability in effect (/proc/thread-self/status, CapEff; <linux/capability.h>).
 
     It counts in the thread's own user namespace, which is what clone asks for. Where /proc is not mounted, root has it.
     """
@@ -55,7 +61,7 @@ def has_sys_admin() -> bool:
     except OSError:
         return os.geteuid() == 0
     effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) >> _CAP_SYS_ADMIN_BIT & 1)
+    return bool(int(effective, 16) >> bit & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class Context:
         unshared_pid: the caller has called unshare(NEWPID), so its children go to another namespace than its own.
         unshared_time: likewise unshare(NEWTIME).
         other_domain: the group of INTO_CGROUP belongs to another resource domain than the caller's group.
+        emulated: flags that are done another way where the kernel is too old for them.
         setup: the fields that are in use of what is done in the child before its body, by name (ChildSetup, the
             streams of a Plan).
         missing: arguments that the caller leaves out although they are called for: half of a stack, the pointer for
@@ -92,6 +99,7 @@ class Context:
     unshared_time: bool = False
     other_domain: bool = False
     missing: Collection[Argument] = ()
+    emulated: CloneFlags = _NONE
     setup: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -121,6 +129,7 @@ class Rule:
         since: the first kernel that has it; None for every kernel from 5.10.
         until: the first kernel that has it no more; None for none so far.
         setup: fields of the setup that do not go with the flags.
+        came: it is about kernels that are older than its flags.
         kernel_refuses: False where the kernel does not refuse but misreads silently, or does what nobody can mean, so
             that only we can refuse.
     """
@@ -138,6 +147,7 @@ class Rule:
     until: Version | None = None
     kernel_refuses: bool = True
     setup: tuple[str, ...] = ()
+    came: bool = False
 
     def is_broken(self, flags: CloneFlags, context: Context) -> bool:
         """Whether ``flags`` break the rule in ``context``."""
@@ -145,6 +155,7 @@ class Rule:
         bits, all_of, lacking = int(flags), int(self.all_of), int(self.lacking)
         return (
             context.call in self.calls
+            and not (self.came and bits & int(self.any_of) & ~int(context.emulated) == 0)
             and (self.since is None or context.kernel >= self.since)
             and (self.until is None or context.kernel < self.until)
             and bits & all_of == all_of
@@ -178,6 +189,7 @@ def came_with(version: Version) -> Rule:
         calls=("clone3",),
         any_of=flags_with(lambda row: row.since[:2] == version),
         until=version,
+        came=True,
         message=f"{{flags}} came with Linux {number}, and this kernel is older",
         cure="leave it out, or reach the effect another way",
     )

@@ -16,10 +16,10 @@ from typing import Final
 
 from taskclone.errors import FlagError
 from taskclone.flags import ROWS, SYS_ADMIN, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names
-from taskclone.rule import Context, Rule, Version, came_with, flags_with, has_sys_admin, needs
+from taskclone.rule import Argument, Context, Rule, Version, came_with, flags_with, has_sys_admin, needs
 from taskclone.setuprules import PLAN_RULES
 
-__all__ = ["RULES", "Context", "Rule", "advice", "broken", "missing_privilege", "require_legal"]
+__all__ = ["RULES", "Argument", "Context", "Rule", "advice", "broken", "missing_privilege", "require_legal"]
 
 HIGHEST_SIGNAL: Final = 64
 OLDEST_SUPPORTED: Final[Version] = (5, 10)
@@ -230,7 +230,6 @@ RULES: Final[tuple[Rule, ...]] = (
         id="nnp-thread",
         calls=_CLONE3,
         all_of=_F.NNP | _F.THREAD,
-        since=_V7_1,
         message="CLONE_NNP is not for a single thread of a group (CLONE_THREAD)",
         cure="leave one of them out; a thread can set no_new_privs itself",
     ),
@@ -347,7 +346,7 @@ RULES: Final[tuple[Rule, ...]] = (
         all_of=_F.INTO_CGROUP,
         when=lambda context: "cgroup" in context.missing,
         message="CLONE_INTO_CGROUP needs an open descriptor of the group's directory",
-        cure="open the directory below /sys/fs/cgroup first",
+        cure="give cgroup=, a directory below /sys/fs/cgroup or a descriptor of it",
     ),
     Rule(
         id="thread-into-cgroup",

@@ -59,6 +59,24 @@ SETUP_RULES: Final[tuple[Rule, ...]] = (
 PLAN_RULES: Final[tuple[Rule, ...]] = (
     *SETUP_RULES,
     Rule(
+        id="maps-new-user",
+        calls=_BOTH,
+        lacking=_F.NEWUSER,
+        setup=("uid_map", "gid_map"),
+        kernel_refuses=False,
+        message="{setup}: ids are mapped into a user namespace of the task's own, and CLONE_NEWUSER is not in the set",
+        cure="add NEWUSER",
+    ),
+    Rule(
+        id="parent-death-sibling",
+        calls=_BOTH,
+        all_of=_F.PARENT,
+        setup=("parent_death_signal",),
+        kernel_refuses=False,
+        message="with CLONE_PARENT the parent is not the creator, and {setup} would come at that one's end",
+        cure="leave CLONE_PARENT or {setup} out",
+    ),
+    Rule(
         id="vm-copy",
         calls=_BOTH,
         all_of=_F.VM,

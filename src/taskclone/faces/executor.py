@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from taskclone.errors import FlagError, StartError, UnsupportedOperation
 from taskclone.flags import PROCESS, CloneFlags, flag_names
-from taskclone.forms import form_of
 from taskclone.launch import check, end_task
 from taskclone.plan import Plan
 from taskclone.routes import copying
+from taskclone.routes.ownthreads import own_threads
 from taskclone.task import Task, check_timeout
 
 __all__ = ["Executor"]
@@ -84,7 +84,7 @@ class Executor(futures.Executor):
                 "executor-needs-no-vfork",
             )
         check(plan)
-        if not plan.bits & CloneFlags.VM and form_of(plan.bits) == "bare":
+        if not plan.bits & CloneFlags.VM and plan.form == "bare":
             raise UnsupportedOperation(
                 f"{flag_names(plan.bits)} without VM makes bare copies, which are refused beside other threads, and an "
                 "executor has one; share memory too, or leave these flags out"
@@ -342,7 +342,7 @@ def _tell(future: futures.Future[Any], value: object, error: BaseException | Non
 
 def _own_thread(name: str, body: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=body, name=name)
-    copying.own_threads.add(thread)
+    own_threads.add(thread)
     thread.start()
     return thread
 

@@ -11,29 +11,28 @@ import os
 import signal
 import sys
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from taskclone._core import BARE, FORK, RELAY, fork_hooks, threads_running
 from taskclone.childsetup import ChildSetup
 from taskclone.flags import CloneFlags, flag_names
-from taskclone.forms import default_exit_signal, form_of
+from taskclone.forms import default_exit_signal
 from taskclone.plan import Plan, unsupported
 from taskclone.routes import setup
+from taskclone.routes.ownthreads import own_threads
 
 if TYPE_CHECKING:
-    import threading
-
     from taskclone._core import _How
 
-__all__ = ["check", "look_at_threads", "own_threads", "prepare_of", "quiet", "warn_of_threads"]
+__all__ = ["check", "look_at_threads", "prepare_of", "quiet", "warn_of_threads"]
 
 _F = CloneFlags
 _CARRIED = int(
-    _F.FILES | _F.FS | _F.SYSVSEM | _F.IO | _F.VFORK | _F.PTRACE | _F.UNTRACED | _F.CLEAR_SIGHAND | _F.NNP
-    | _F.PIDFD | _F.PARENT_SETTID | _F.CHILD_SETTID | _F.CHILD_CLEARTID | _F.NEWNS | _F.EMPTY_MNTNS | _F.NEWUTS
-    | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
+    _F.FILES | _F.FS | _F.SYSVSEM | _F.IO | _F.VFORK | _F.PTRACE | _F.UNTRACED | _F.CLEAR_SIGHAND | _F.NNP | _F.PARENT
+    | _F.INTO_CGROUP | _F.AUTOREAP | _F.PIDFD_AUTOKILL | _F.SETTLS | _F.PIDFD | _F.PARENT_SETTID | _F.CHILD_SETTID
+    | _F.CHILD_CLEARTID | _F.NEWNS | _F.EMPTY_MNTNS | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET
+    | _F.NEWCGROUP | _F.NEWTIME
 )  # fmt: skip
 _CLEAR = int(_F.CLEAR_SIGHAND)
 _FILES = int(_F.FILES)
@@ -42,13 +41,9 @@ _FORMS = {"fork": FORK, "relay": RELAY, "bare": BARE}
 
 def check(route: str, plan: Plan) -> None:
     """Raises UnsupportedOperation for what no copy carries, and works out ``plan.how``."""
-    if plan.bits & _F.PARENT:
-        raise unsupported(
-            route, "PARENT: the task would be its creator's sibling, for which it cannot wait", "leave it out"
-        )
     if plan.bits & ~_CARRIED:
         raise unsupported(route, f"{flag_names(plan.bits & ~_CARRIED)} without VM in this version", "leave it out")
-    form = form_of(plan.bits, plan.bare)
+    form = plan.form
     if form != "bare" and plan.exit_signal not in (None, signal.SIGCHLD):
         raise unsupported(route, "an exit signal other than SIGCHLD, which is fork's", "say bare=True, or share memory")
     if plan.stack_size is not None:
@@ -76,8 +71,6 @@ def look_at_threads(plan: Plan) -> tuple[int, ...]:
 
 # ---- other threads --------------------------------------------------------------------------------------------------
 
-own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-"""Threads of this package that hold no lock whenever another thread forks."""
 _quiet: set[tuple[int, int]] = set()
 
 

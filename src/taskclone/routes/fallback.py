@@ -1,4 +1,4 @@
-"""What clone(2) did where clone3 was not to be had, in words. The core's side of it is fallback.c."""
+"""What was done another way, in words: where clone3 is not to be had (fallback.c), or the kernel is too old."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ __all__ = ["emulated"]
 
 _WHY = "clone3 is missing or filtered here, and clone(2) cannot say it"
 _HOW = {
-    CloneFlags.CLEAR_SIGHAND: "each handler was reset in the task by a call of its own, before the body",
-    CloneFlags.PIDFD: "the creator opens one of its own once the task is there, if it can",
-    CloneFlags.PARENT_SETTID: "the id was taken from what clone(2) returned: beside PIDFD it has no place for it",
+    CloneFlags.CLEAR_SIGHAND: f"each handler was reset in the task by a call of its own, before the body: {_WHY}",
+    CloneFlags.PIDFD: f"the creator opens one of its own once the task is there, if it can: {_WHY}",
+    CloneFlags.PARENT_SETTID: f"the id was taken from what clone(2) returned, which has no place for it: {_WHY}",
+    CloneFlags.NNP: "prctl(PR_SET_NO_NEW_PRIVS) in the task, before the body: the flag came with Linux 7.1",
 }
 
 
 def emulated(bits: int) -> dict[str, str]:
-    """For ``Task.emulated``: of the flags that the core did another way, how and why."""
-    return {str(flag.name): f"{_HOW[flag]}: {_WHY}" for flag in members(bits)} if bits else {}
+    """For ``Task.emulated``: of the flags that were done another way, how and why."""
+    return {str(flag.name): _HOW[flag] for flag in members(bits)} if bits else {}

@@ -19,8 +19,11 @@ NAME = "program"
 _F = CloneFlags
 _CARRIED = int(
     _F.VM | _F.VFORK | _F.FS | _F.FILES | _F.SYSVSEM | _F.IO | _F.SIGHAND | _F.CLEAR_SIGHAND | _F.UNTRACED | _F.PIDFD
-    | _F.PARENT_SETTID | _F.NEWNS | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP
+    | _F.PARENT_SETTID | _F.CHILD_SETTID | _F.CHILD_CLEARTID | _F.SETTLS | _F.PTRACE | _F.PARENT | _F.INTO_CGROUP
+    | _F.NNP | _F.AUTOREAP | _F.PIDFD_AUTOKILL | _F.NEWNS | _F.EMPTY_MNTNS | _F.NEWUTS | _F.NEWIPC | _F.NEWUSER
+    | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
 )  # fmt: skip
+_NO_SIGNAL = int(_F.PARENT | _F.AUTOREAP)
 
 
 def check(plan: Plan) -> None:
@@ -54,10 +57,9 @@ def start(plan: Plan, argv: tuple[bytes, ...], args: tuple[Any, ...], kwargs: di
         # A copy: another thread's os.putenv moves the C array while the child reads it.
         environment = tuple(name + b"=" + value for name, value in os.environb.items())
     candidates = _candidates(argv[0], environment)
+    exit_signal = 0 if plan.bits & _NO_SIGNAL else signal.SIGCHLD  # until execve, which sets the latter
     with setup.steps(plan, argv[0]) as (steps, captured):
-        handle = program_start(
-            ProgramHandle, plan.daemon, candidates, argv, environment, steps, plan.bits, signal.SIGCHLD
-        )
+        handle = program_start(ProgramHandle, plan.daemon, candidates, argv, environment, steps, plan.bits, exit_signal)
     handle.program = os.fsdecode(argv[0])
     return setup.capturing(Task(handle, plan, NAME), captured)
 

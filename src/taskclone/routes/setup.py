@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from taskclone.capture import CAPTURE, Captured
 from taskclone.childsetup import NOTHING
 from taskclone.errors import StartError
-from taskclone.plan import Plan, unsupported
+from taskclone.plan import Cgroup, Plan, unsupported
+from taskclone.routes.idmaps import maps_of
 from taskclone.task import Task
 
 if TYPE_CHECKING:
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["CARRIES", "COPYING", "capturing", "require", "steps"]
 
 STREAMS = ("stdin", "stdout", "stderr")
-_SETUP = ("cwd", "environment", "signals", "sigmask", "parent_death_signal", "close_fds", "core")
+_SETUP = (
+    "cwd", "environment", "signals", "sigmask", "parent_death_signal", "close_fds", "uid_map", "gid_map", "core",
+)  # fmt: skip
+_CALL = ("cgroup", "set_tid")
+"""Fields of a plan that the call itself takes."""
 COPYING = ("bare", "leave_out")
 """Fields of a plan that are about the copy of memory."""
 
 CARRIES: dict[str, frozenset[str]] = {
-    "copied": frozenset({*_SETUP, *STREAMS, *COPYING} - {"core"}),
-    "shared": frozenset({*_SETUP, *STREAMS} - {"environment", "close_fds"}),
+    "copied": frozenset({*_SETUP, *STREAMS, *_CALL, *COPYING} - {"core"}),
+    "shared": frozenset({*_SETUP, *STREAMS, *_CALL} - {"environment", "close_fds"}),
     "thread": frozenset(),
-    "program": frozenset({*_SETUP, *STREAMS} - {"core"}),
+    "program": frozenset({*_SETUP, *STREAMS, *_CALL} - {"core"}),
 }
 """The fields that each route carries; all others are refused."""
 
@@ -37,6 +43,8 @@ _WHY = {
     ("shared", "close_fds"): "the creator's file objects would close what the task opens; a program has its own",
     ("copied", "core"): "it is about functions that share memory (VM)",
     ("program", "core"): "it is about functions that share memory",
+    ("thread", "cgroup"): "its control group is its process's",
+    ("thread", "set_tid"): "the C library makes the thread, and its pthread_create() has no word for it",
     ("thread", "core"): "it is about tasks with a death of their own",
     ("program", "bare"): "no memory is copied for a program",
     ("program", "leave_out"): "no memory is copied for a program",
@@ -48,6 +56,7 @@ def require(route: str, plan: Plan) -> None:
     have refused.)"""
     given = [name for name in _SETUP if getattr(plan.setup, name) != getattr(NOTHING, name)]
     given += [name for name in STREAMS if getattr(plan, name) is not None]
+    given += [name for name in _CALL if getattr(plan, name) is not None]
     given += [name for name in COPYING if getattr(plan, name)]
     for name in given:
         if name not in CARRIES[route]:
@@ -80,6 +89,9 @@ def steps(plan: Plan, program: bytes | None = None) -> Iterator[tuple[_Setup | N
     captured = Captured() if plan.stdout is CAPTURE or plan.stderr is CAPTURE else None
     try:
         with contextlib.ExitStack() as opened, _naming_the_file(setup.cwd, program):
+            maps = opened.enter_context(maps_of(setup))
+            set_tid = plan.set_tid or ()
+            assert isinstance(set_tid, tuple)
             yield (
                 (
                     setup.cwd,
@@ -89,6 +101,7 @@ def steps(plan: Plan, program: bytes | None = None) -> Iterator[tuple[_Setup | N
                     setup.parent_death_signal or 0,
                     setup.close_fds,
                     _descriptors(plan, opened, captured),
+                    (_group(plan.cgroup, opened), set_tid, maps.uid, maps.gid, maps.mapper, plan.no_new_privs),
                 ),
                 captured,
             )
@@ -107,6 +120,17 @@ def _naming_the_file(cwd: bytes | None, program: bytes | None) -> Iterator[None]
         if file is not None:
             error.filename = os.fsdecode(file)
         raise
+
+
+def _group(cgroup: Cgroup, opened: contextlib.ExitStack) -> int:
+    if cgroup is None or isinstance(cgroup, int):
+        return -1 if cgroup is None else cgroup
+    try:
+        fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartError(error.errno or errno.ENOENT, "cgroup", "", os.fsdecode(cgroup)) from None
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _descriptors(plan: Plan, opened: contextlib.ExitStack, captured: Captured | None) -> tuple[int, int, int]:

@@ -33,7 +33,8 @@ _F = CloneFlags
 _PLAIN = int(_F.VM | _F.FILES | _F.FS | _F.SYSVSEM | _F.SIGHAND)
 """Sets within this one are started without waiting for the kernel's answer."""
 _CARRIED = _PLAIN | int(
-    _F.VFORK | _F.IO | _F.UNTRACED | _F.PTRACE | _F.CLEAR_SIGHAND | _F.PIDFD | _F.PARENT_SETTID | _F.NEWNS | _F.NEWUTS
+    _F.VFORK | _F.IO | _F.UNTRACED | _F.PTRACE | _F.CLEAR_SIGHAND | _F.PIDFD | _F.PARENT_SETTID | _F.CHILD_SETTID
+    | _F.CHILD_CLEARTID | _F.SETTLS | _F.INTO_CGROUP | _F.NNP | _F.AUTOREAP | _F.NEWNS | _F.EMPTY_MNTNS | _F.NEWUTS
     | _F.NEWIPC | _F.NEWUSER | _F.NEWPID | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME
 )  # fmt: skip
 _VFORK = int(_F.VFORK)
@@ -60,7 +61,18 @@ _USER_AFTER = 0.5
 
 def check(plan: Plan) -> None:
     if plan.bits & _F.PARENT:
-        raise unsupported(NAME, "PARENT: the host could not wait for the task", "leave it out")
+        raise unsupported(
+            NAME,
+            "PARENT: the parent-death signal would be about the creator's parent, and the task could outlive the owner "
+            "of its memory",
+            "leave it out, or VM",
+        )
+    if plan.bits & _F.PIDFD_AUTOKILL:
+        raise unsupported(
+            NAME,
+            "PIDFD_AUTOKILL: the kill would come wherever the task is, and may leave the interpreter lock taken",
+            "copied memory and programs have it",
+        )
     if plan.bits & _F.IO and not plan.bits & _VFORK:
         raise unsupported(
             NAME, "IO: the I/O context would be the host's, not the caller's", "add VFORK, or leave it out"
