@@ -17,6 +17,7 @@ from taskclone import SHARED, THREAD, ChildSetup, CloneFlags, FlagError, Plan, U
 from taskclone.explain import explain_set
 from taskclone.flags import ROWS
 from taskclone.forms import form_of, why
+from taskclone.launch import check
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -105,16 +106,6 @@ def test_an_exit_signal_of_ones_own_needs_a_bare_copy(flags: str, number: int) -
     assert clone(int, flags=flags, exit_signal=signal.SIGCHLD).result(10) == 0
 
 
-@pytest.mark.parametrize(
-    ("flags", "name"),
-    [(F.PARENT, "PARENT"), (F.PARENT | F.FILES, "PARENT"), (F.SETTLS, "SETTLS"), (F.INTO_CGROUP, "INTO_CGROUP")],
-)
-def test_flags_that_no_copy_carries(flags: F, name: str) -> None:
-    for start in (lambda: clone(never, flags=flags), lambda: fork(flags)):
-        with pytest.raises(UnsupportedOperation, match=name):
-            start()
-
-
 @pytest.mark.parametrize("flags", [F.VM, SHARED, THREAD, F.VFORK, F.VFORK | F.NEWPID], ids=str)
 def test_what_fork_cannot_have(flags: F) -> None:
     with pytest.raises(FlagError) as caught:
@@ -135,21 +126,23 @@ def test_fork_has_the_rules_of_every_start() -> None:
         fork(0, "/")  # type: ignore[arg-type]
 
 
-def test_every_flag_is_carried_or_refused_by_name() -> None:
-    """Of those that this kernel takes: each has a form, or an error with its name in it."""
-    refused = {"PARENT", "SETTLS", "INTO_CGROUP", "AUTOREAP", "PIDFD_AUTOKILL"}
+def test_every_flag_that_this_kernel_takes_has_a_form() -> None:
     for member in ROWS:
         try:
             plan = Plan(member)
         except FlagError:
             continue
-        if member == F.VM:
-            continue
-        if member.name in refused:
-            with pytest.raises(UnsupportedOperation, match=member.name):
-                plan.start(never)
-        else:
-            assert form_of(plan.bits) in ("fork", "relay", "bare")
+        if member != F.VM:
+            assert plan.form in ("fork", "relay", "bare")
+            check(plan)
+
+
+def test_what_is_between_the_task_and_its_creator_is_said_by_the_creator() -> None:
+    for flag in (F.FILES, F.FS, F.SYSVSEM, F.IO, F.PARENT, F.AUTOREAP, F.PIDFD_AUTOKILL):
+        assert form_of(flag | F.NEWUTS) == "bare"
+    assert form_of(F.NEWUTS) == form_of(0, numbered=True) == "relay"
+    assert Plan(set_tid=4).form == "relay"
+    assert "set_tid" in Plan(set_tid=4).explain()
 
 
 # ---- the fields as values -------------------------------------------------------------------------------------------

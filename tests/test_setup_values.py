@@ -14,7 +14,7 @@ import pytest
 
 from taskclone import PROCESS, SHARED, THREAD, ChildSetup, CloneFlags, FlagError, Plan, UnsupportedOperation, clone
 from taskclone.childsetup import NOTHING
-from taskclone.routes.setup import CARRIES, COPYING, STREAMS
+from taskclone.routes.setup import CALL, CARRIES, COPYING, STREAMS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -29,6 +29,8 @@ VALUES: dict[str, Any] = {
     "sigmask": (),
     "parent_death_signal": signal.SIGKILL,
     "close_fds": True,
+    "uid_map": 0,
+    "gid_map": 0,
     "core": True,
     **dict.fromkeys(STREAMS, subprocess.DEVNULL),
     "bare": True,
@@ -42,13 +44,16 @@ BODIES: dict[str, tuple[Any, Any]] = {
 def plan_with(field: str, flags: Any) -> Plan:
     if field in (*STREAMS, *COPYING):
         return Plan(flags, **{field: VALUES[field]})
+    if field.endswith("_map") and not flags & F.THREAD:
+        flags |= F.NEWUSER
     return Plan(flags, setup=ChildSetup(**{field: VALUES[field]}))
 
 
 def test_the_table_has_all_fields_and_routes() -> None:
     assert {field.name for field in fields(ChildSetup)} | {*STREAMS, *COPYING} == set(VALUES)
     assert set(CARRIES) == set(BODIES)
-    assert set().union(*CARRIES.values()) == set(VALUES), "each is carried by some route"
+    # What is of the call itself: tests/test_call_fields.py.
+    assert set().union(*CARRIES.values()) == {*VALUES, *CALL}, "each is carried by some route"
 
 
 @pytest.mark.parametrize("route", BODIES)

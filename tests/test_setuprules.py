@@ -28,7 +28,7 @@ PAIRS = {
     F.THREAD: ["rlimits", "session", "process_group", "timers"],
     F.VM: ["oom_score", "memory"],
 }
-OF_THE_TASK_ALONE = {"environment", "core", "name", "sigmask", "parent_death_signal"}
+OF_THE_TASK_ALONE = {"environment", "core", "name", "sigmask", "parent_death_signal", "uid_map", "gid_map"}
 """Fields that no flag shares, or that a route sees to."""
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -46,10 +46,11 @@ struct tc_spec {
     uint64_t ignored, defaulted; /* signals, as masks */
     const char *cwd;
     unsigned no_new_privs;
-    const char *uid_map, *gid_map; /* maps that the task may write itself, or NULL */
-    struct tc_mailbox *mailbox;    /* of who writes them for it, or NULL */
-    int streams[3];                /* descriptors for 0, 1, 2; -1: as they are */
-    int kept_fd;                   /* close_fds leaves it open; below 3: none */
+    const char *uid_map, *gid_map; /* maps that the task may write itself, or NULL; and their lengths */
+    size_t uid_map_size, gid_map_size;
+    struct tc_mailbox *mailbox; /* of who writes them for it, or NULL */
+    int streams[3];             /* descriptors for 0, 1, 2; -1: as they are */
+    int kept_fd;                /* close_fds leaves it open; below 3: none */
 
     /* tasks that share memory */
     struct tc_signals *signals;

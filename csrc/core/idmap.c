@@ -6,30 +6,28 @@
 
 #include "sys.h"
 
-static int write_file(const char *path, const char *text)
+static int write_file(const char *path, const char *text, size_t size)
 {
-    size_t size = 0;
-    while (text[size]) size++;
     int fd = (int)TC_SYS(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return fd;
     long n = TC_SYS(SYS_write, fd, text, size); /* in one piece, or the kernel refuses it */
-    TC_SYS(SYS_close, fd);
-    return n < 0 ? (int)n : (size_t)n == size ? 0 : -EIO;
+    int closed = (int)TC_SYS(SYS_close, fd);
+    return n < 0 ? (int)n : (size_t)n == size ? closed : -EIO;
 }
 
 int tc_step_setgroups(const struct tc_spec *spec)
 {
     /* Who has no privilege outside may map a group only where groups cannot be dropped: a group may be there to deny.
      */
-    return spec->gid_map ? write_file("/proc/self/setgroups", "deny") : 0;
+    return spec->gid_map ? write_file("/proc/self/setgroups", "deny", 4) : 0;
 }
 int tc_step_uid_map(const struct tc_spec *spec)
 {
-    return spec->uid_map ? write_file("/proc/self/uid_map", spec->uid_map) : 0;
+    return spec->uid_map ? write_file("/proc/self/uid_map", spec->uid_map, spec->uid_map_size) : 0;
 }
 int tc_step_gid_map(const struct tc_spec *spec)
 {
-    return spec->gid_map ? write_file("/proc/self/gid_map", spec->gid_map) : 0;
+    return spec->gid_map ? write_file("/proc/self/gid_map", spec->gid_map, spec->gid_map_size) : 0;
 }
 
 /* The number by which /proc knows the caller: the creator's for it too, whatever PID namespace the caller is in. */
@@ -52,7 +50,8 @@ int tc_step_id_maps(const struct tc_spec *spec)
     long number = number_in_proc();
     if (number < 0) return (int)number;
     atomic_store(&box->wanted, (uint32_t)number);
-    tc_futex_wake(&box->wanted);
+    int err = (int)tc_futex_wake(&box->wanted);
+    if (err < 0) return err;
     uint32_t answer;
     while (!(answer = atomic_load(&box->answer))) {
         if (tc_creator_gone(spec)) return -ESRCH;

@@ -27,14 +27,17 @@ int tc_setup_from(PyObject *setup, struct tc_spec *spec)
     unsigned long long ignored, defaulted;
     PyObject *mask;
     int close_fds, no_new_privs;
+    Py_ssize_t uid_size, gid_size;
     PyObject *set_tid;
     if (!PyTuple_Check(setup)) return PyErr_BadArgument(), -1;
-    if (!PyArg_ParseTuple(setup, "O&KKOip(iii)(iO!O&O&O&p):setup", tc_bytes_or_none, &spec->cwd, &ignored, &defaulted,
+    if (!PyArg_ParseTuple(setup, "O&KKOip(iii)(iO!z#z#O&p):setup", tc_bytes_or_none, &spec->cwd, &ignored, &defaulted,
                           &mask, &spec->parent_death, &close_fds, &spec->streams[0], &spec->streams[1],
-                          &spec->streams[2], &spec->cgroup, &PyTuple_Type, &set_tid, tc_bytes_or_none, &spec->uid_map,
-                          tc_bytes_or_none, &spec->gid_map, tc_mailbox_from, &spec->mailbox, &no_new_privs) ||
+                          &spec->streams[2], &spec->cgroup, &PyTuple_Type, &set_tid, &spec->uid_map, &uid_size,
+                          &spec->gid_map, &gid_size, tc_mailbox_from, &spec->mailbox, &no_new_privs) ||
         set_tid_from(set_tid, spec) < 0)
         return -1;
+    spec->uid_map_size = (size_t)uid_size;
+    spec->gid_map_size = (size_t)gid_size;
     spec->no_new_privs = (unsigned)no_new_privs;
     if (no_new_privs) spec->emulated |= CLONE_NNP;
     if (mask != Py_None) {

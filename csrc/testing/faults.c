@@ -9,6 +9,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #include "child.h"
+#include "idmap.h"
 #include "sys.h"
 
 enum { INJECTED = ENOTRECOVERABLE, MOST_STEPS = 32 };
@@ -54,6 +56,8 @@ static struct tc_spec whole(const char *list)
     static char stack[64 << 10];
     static const char *const paths[] = {"/no/such/program", "/no/such/either", NULL};
     static char *arguments[] = {"x", NULL};
+    static struct tc_mailbox written = {.answer = 1}; /* the creator was quick */
+    static char uid_map[32], gid_map[32];
     char *area = (char *)tc_thread_pointer() + __rseq_offset;
     struct tc_spec spec = {
         .emulated = CLONE_CLEAR_SIGHAND,
@@ -69,6 +73,8 @@ static struct tc_spec whole(const char *list)
         .ignored = 1 << (SIGUSR1 - 1),
         .defaulted = 1 << (SIGWINCH - 1),
         .cwd = "/",
+        .no_new_privs = 1,
+        .mailbox = &written,
         .streams = {1, 2, 0},
         .altstack = stack,
         .altstack_size = sizeof stack,
@@ -79,6 +85,9 @@ static struct tc_spec whole(const char *list)
     /* glibc's own registration is given up first, as a host does. */
     if (!TC_SYS(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG)) spec.rseq = area, spec.rseq_size = 32;
     if (strstr(list, "_pidfd")) spec.creator_pidfd = (int)TC_SYS(SYS_pidfd_open, getppid(), 0);
+    spec.uid_map_size = (size_t)snprintf(uid_map, sizeof uid_map, "0 %d 1", (int)geteuid());
+    spec.gid_map_size = (size_t)snprintf(gid_map, sizeof gid_map, "0 %d 1", (int)getegid());
+    if (!unshare(CLONE_NEWUSER)) spec.uid_map = uid_map, spec.gid_map = gid_map;
     /* What the creator ignores is put back, by one more call each. */
     static const int may_be_ignored[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGINT, SIGTSTP};
     for (unsigned i = 0; i < sizeof may_be_ignored / sizeof *may_be_ignored; i++) signal(may_be_ignored[i], SIG_IGN);

@@ -86,10 +86,14 @@ def test_imports_point_down(path: Path) -> None:
         assert target in below or (target == own and path.parent != PACKAGE), f"{own} imports {name or 'the package'}"
 
 
+COMMON = {f"routes.{name}" for name in ("children", "copying", "fallback", "idmaps", "ownthreads", "setup")}
+"""What the routes have in common."""
+
+
 def test_the_routes_do_not_know_each_other() -> None:
     for path in (PACKAGE / "routes").glob("*.py"):
         others = {name for name in imported_by(path) if name.startswith("routes")}
-        assert others <= {"routes.children", "routes.copying", "routes.fallback", "routes.setup"}, path.name
+        assert others <= COMMON, path.name
 
 
 def test_the_instruments_know_neither_each_other_nor_the_faces() -> None:

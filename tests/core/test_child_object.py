@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-OBJECTS = ["child.c", "fallback.c", "rawfork.c", "report.c", "clone.S"]
+OBJECTS = ["child.c", "fallback.c", "idmap.c", "rawfork.c", "report.c", "clone.S"]
 ALLOWED = {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 """Besides the child's own names. Compilers make calls of the first two out of assignments."""
 

@@ -19,22 +19,22 @@ from taskclone.task import Task
 if TYPE_CHECKING:
     from taskclone._core import _Setup
 
-__all__ = ["CARRIES", "COPYING", "capturing", "require", "steps"]
+__all__ = ["CALL", "CARRIES", "COPYING", "capturing", "require", "steps"]
 
 STREAMS = ("stdin", "stdout", "stderr")
 _SETUP = (
     "cwd", "environment", "signals", "sigmask", "parent_death_signal", "close_fds", "uid_map", "gid_map", "core",
 )  # fmt: skip
-_CALL = ("cgroup", "set_tid")
+CALL = ("cgroup", "set_tid")
 """Fields of a plan that the call itself takes."""
 COPYING = ("bare", "leave_out")
 """Fields of a plan that are about the copy of memory."""
 
 CARRIES: dict[str, frozenset[str]] = {
-    "copied": frozenset({*_SETUP, *STREAMS, *_CALL, *COPYING} - {"core"}),
-    "shared": frozenset({*_SETUP, *STREAMS, *_CALL} - {"environment", "close_fds"}),
+    "copied": frozenset({*_SETUP, *STREAMS, *CALL, *COPYING} - {"core"}),
+    "shared": frozenset({*_SETUP, *STREAMS, *CALL} - {"environment", "close_fds"}),
     "thread": frozenset(),
-    "program": frozenset({*_SETUP, *STREAMS, *_CALL} - {"core"}),
+    "program": frozenset({*_SETUP, *STREAMS, *CALL} - {"core"}),
 }
 """The fields that each route carries; all others are refused."""
 
@@ -43,7 +43,6 @@ _WHY = {
     ("shared", "close_fds"): "the creator's file objects would close what the task opens; a program has its own",
     ("copied", "core"): "it is about functions that share memory (VM)",
     ("program", "core"): "it is about functions that share memory",
-    ("thread", "cgroup"): "its control group is its process's",
     ("thread", "set_tid"): "the C library makes the thread, and its pthread_create() has no word for it",
     ("thread", "core"): "it is about tasks with a death of their own",
     ("program", "bare"): "no memory is copied for a program",
@@ -56,7 +55,7 @@ def require(route: str, plan: Plan) -> None:
     have refused.)"""
     given = [name for name in _SETUP if getattr(plan.setup, name) != getattr(NOTHING, name)]
     given += [name for name in STREAMS if getattr(plan, name) is not None]
-    given += [name for name in _CALL if getattr(plan, name) is not None]
+    given += [name for name in CALL if getattr(plan, name) is not None]
     given += [name for name in COPYING if getattr(plan, name)]
     for name in given:
         if name not in CARRIES[route]:
