@@ -291,12 +291,12 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
     const char *call = "pidfd_open";
     if (fd < 0) fd = tc_open_pidfd(task);
     int filtered = tc_pidfd_filtered(fd), no_thread = task->thread && (fd == -EINVAL || filtered);
-    if (filtered && (!task->thread || task->unshare & CLONE_FILES))
+    if (filtered && (!task->thread || task->own & CLONE_FILES))
         return tc_raise_named("UnsupportedOperation",
                               "task %d can have no pidfd: pidfd_open is filtered here (a container's seccomp profile); "
                               "wait() and result() do without, and exit_signal=SIGCHLD gives a process one from birth",
                               (int)task->pid);
-    if (no_thread && task->unshare & CLONE_FILES)
+    if (no_thread && task->own & CLONE_FILES)
         return tc_raise_named("UnsupportedOperation",
                               "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
                               "cannot ring an eventfd of the creator");
@@ -324,7 +324,7 @@ static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
 static PyObject *shared_bell(SharedObject *self, PyObject *unused)
 {
     if (!is_ours(self)) return NULL;
-    if (!self->task->thread || !(self->task->unshare & CLONE_FILES)) return tc_bell_for_task(self->task);
+    if (!self->task->thread || !(self->task->own & CLONE_FILES)) return tc_bell_for_task(self->task);
     /* It could not ring: the kernel does, at its end. */
     PyObject *pidfd = shared_fileno(self, unused);
     if (!pidfd) return NULL;

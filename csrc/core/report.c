@@ -37,6 +37,7 @@ const char *tc_step_name(enum tc_step step)
         [TC_STEP_STACK] = "stack",
         [TC_STEP_HOST] = "host",
         [TC_STEP_RSEQ] = "rseq",
+        [TC_STEP_ROBUST_LIST] = "robust_list",
         [TC_STEP_PARENT_DEATH] = "parent_death",
         [TC_STEP_NAME] = "name",
         [TC_STEP_ALTSTACK] = "altstack",

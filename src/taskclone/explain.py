@@ -87,7 +87,8 @@ def explain_flag(member: CloneFlags) -> str:
 def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False) -> str:
     """A set as text: names, number, preset; one line a resource; what else it does; the rules that it breaks.
 
-    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan.
+    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan. For a thread, how it
+    is made.
     The rules are those of clone3 on the running kernel; privileges are named, not checked.
     Raises ValueError for an exit signal that is negative.
     """
@@ -98,6 +99,7 @@ def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False) 
         _section("what else the set does", _actions(flags)),
         _section("bits that no flag of the table has", _unknown(flags)),
         "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(flags, bare)}",
+        f"how the thread is made: {forms.why_thread(flags)}" if flags & _F.THREAD else "",
         f"its end, with exit signal {exit_signal}: {_end(flags, exit_signal)}",
         _section("privileges that it needs", _privileges(flags)),
         _rules(flags, exit_signal),
