@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from proc import Kcmp, descriptors, gone, held, in_call, shared_between, until
+from proc import Kcmp, descriptors, gone, held, in_call, shared_between, something_to_share, until
 from taskclone import (
     PROCESS,
     SHARED,
@@ -44,20 +42,8 @@ SETS = [
 
 @pytest.fixture(autouse=True)
 def _own_undo_list_and_io_context() -> Iterator[None]:
-    """kcmp calls two null pointers equal: so this task gets the two things that it may lack.
-
-    Starting a thread makes the list of semaphore adjustments, setting an I/O priority the I/O context.
-    """
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
-    libc = ctypes.CDLL(None, use_errno=True)
-    ioprio_set = 251 if os.uname().machine == "x86_64" else 30
-    best_effort_4 = 2 << 13 | 4
-    if libc.syscall(ioprio_set, 1, 0, best_effort_4):
-        raise OSError(ctypes.get_errno(), "ioprio_set")
-    yield
-    libc.syscall(ioprio_set, 1, 0, 0)
+    with something_to_share():
+        yield
 
 
 def expected(flags: F) -> set[str]:

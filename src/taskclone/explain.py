@@ -87,8 +87,8 @@ def explain_flag(member: CloneFlags) -> str:
 def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False) -> str:
     """A set as text: names, number, preset; one line a resource; what else it does; the rules that it breaks.
 
-    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan. For a thread, how it
-    is made.
+    Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan. A thread: how it is
+    made.
     The rules are those of clone3 on the running kernel; privileges are named, not checked.
     Raises ValueError for an exit signal that is negative.
     """

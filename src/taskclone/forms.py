@@ -1,7 +1,7 @@
 """The forms of a copy and of a thread: which one a set takes, and why.
 
-Without VM: ``fork`` is libc's own. ``relay`` is a fork whose child puts a task with the flags in its own place (clone3 with
-CLONE_PARENT) and ends. ``bare`` is a clone3 by the creator itself. See csrc/core/copies.h.
+Without VM: ``fork`` is libc's own. ``relay`` is a fork whose child puts a task with the flags in its own place (clone3
+with CLONE_PARENT) and ends. ``bare`` is a clone3 by the creator itself. See csrc/core/copies.h.
 
 With THREAD: pthread_create and unshare(2), or a clone of the creator's onto the storage of a thread that
 pthread_create has made. See csrc/core/exchange.c.
@@ -84,8 +84,8 @@ def why_thread(flags: int) -> str:
     more, own = thread_by_clone(flags), thread_own(flags)
     if more:
         return (
-            f"by clone3 of the creator itself, since pthread_create cannot say {_long(more)}: onto stack and storage of "
-            "a thread that pthread_create has made for it"
+            f"by clone3 of the creator itself, since pthread_create cannot say {_long(more)}; onto stack and storage "
+            "of a thread that pthread_create has made for it"
         )
     if own:
         left_out, new = _long(own & _LEFT_OUT), _long(own & _MADE_NEW)

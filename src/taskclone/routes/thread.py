@@ -2,8 +2,10 @@
 
 The exact set that pthread_create passes is left to pthread_create. What the flags leave out of it (FS, FILES, SYSVSEM)
 is unshared in the thread before its body; so are new namespaces. A set with something else beside it (IO, UNTRACED,
-PIDFD...) is one clone by the caller, which takes the place of a thread's own task: csrc/core/exchange.c. Python sees it as it sees any other thread: threading.enumerate, current_thread, settrace, setprofile, and shutdown, which
-waits for it unless it is a daemon.
+PIDFD...) is one clone by the caller, which takes the place of a thread's own task: csrc/core/exchange.c.
+
+Python sees it as it sees any other thread: threading.enumerate, current_thread, settrace, setprofile, and shutdown,
+which waits for it unless it is a daemon.
 """
 
 from __future__ import annotations
