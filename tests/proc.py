@@ -7,6 +7,7 @@ import ctypes
 import enum
 import os
 import resource
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,6 +117,11 @@ def descriptors() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):  # the one that listed them
             found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
     return found
+
+
+def may_make_user_namespaces() -> bool:
+    """The one gate: whether this user may make a user namespace at all, asked of a tool that is not ours."""
+    return subprocess.run(["unshare", "--user", "true"], capture_output=True, check=False).returncode == 0
 
 
 def threads() -> set[int]:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from proc import Kcmp, descriptors, gone, held, in_call, shared_between, something_to_share, until
+from proc import (
+    Kcmp,
+    descriptors,
+    gone,
+    held,
+    in_call,
+    may_make_user_namespaces,
+    shared_between,
+    something_to_share,
+    until,
+)
 from taskclone import (
     PROCESS,
     SHARED,
@@ -160,14 +169,9 @@ def test_the_exit_signal_arrives() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
-def _user_namespaces() -> bool:
-    """The one gate: whether this user may make a user namespace at all, asked of a tool that is not ours."""
-    return subprocess.run(["unshare", "--user", "true"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.parametrize("flags", ["VM|FILES|NEWUSER|NEWPID", "VM|FILES|NEWUSER|NEWPID|VFORK"])
 def test_namespaces_with_shared_memory(flags: str) -> None:
-    if not _user_namespaces():
+    if not may_make_user_namespaces():
         pytest.skip("this user may not make user namespaces here")
     box: list[tuple[int, int]] = []
     task = clone(lambda: box.append((os.getpid(), os.getppid())), flags=flags)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from creator import run
-from proc import Kcmp, held, shared_between, something_to_share, state_of, threads, until
+from proc import Kcmp, held, may_make_user_namespaces, shared_between, something_to_share, state_of, threads, until
 from taskclone import THREAD, CloneFlags, FlagError, Plan, StartError, Task, UnsupportedOperation, call, clone
 from taskclone.flags import ROWS
 from taskclone.routes import thread as route
@@ -118,10 +118,7 @@ def links(tid: int) -> dict[str, str]:
     return {name: os.readlink(f"/proc/{os.getpid()}/task/{tid}/ns/{name}") for name in NAMESPACES}
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("more", [F(0), F.IO], ids=["pthread", "clone"])
-@pytest.mark.parametrize("name", NAMESPACES)
-def test_a_new_namespace_is_the_threads_alone(name: str, more: F) -> None:
+def check_new_namespace(name: str, more: F) -> None:
     own = {"mnt": F.FS, "ipc": F.SYSVSEM}.get(name, F(0))
     before = links(threading.get_native_id())
     with held(THREAD & ~own | NAMESPACES[name] | more) as task:
@@ -131,6 +128,25 @@ def test_a_new_namespace_is_the_threads_alone(name: str, more: F) -> None:
         emulated = {F[flag] for flag in task.emulated}
         assert emulated == (set() if more else {NAMESPACES[name], *own})
     assert links(threading.get_native_id()) == before
+
+
+NEW = pytest.mark.parametrize("name", NAMESPACES)
+BOTH = pytest.mark.parametrize("more", [F(0), F.IO], ids=["pthread", "clone"])
+
+
+@pytest.mark.root
+@NEW
+@BOTH
+def test_a_new_namespace_is_the_threads_alone(name: str, more: F) -> None:
+    check_new_namespace(name, more)
+
+
+@NEW
+@BOTH
+def test_in_a_user_namespace_of_its_own_anybody_has_them(name: str, more: F) -> None:
+    if not may_make_user_namespaces():
+        pytest.skip("this user may not make user namespaces here")
+    call(check_new_namespace, name, more, flags=F.NEWUSER)
 
 
 @pytest.mark.root
