@@ -61,8 +61,14 @@ static int shared_clear(SharedObject *self)
     return 0;
 }
 
+static void shared_finalize(SharedObject *self)
+{
+    if (self->generation == tc_generation && self->task->handles == 1) tc_tell_uncaught(self->task, NULL);
+}
+
 static void shared_dealloc(SharedObject *self)
 {
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyTypeObject *type = Py_TYPE(self);
     struct tc_task *task = self->task;
     PyObject_GC_UnTrack(self);
@@ -210,6 +216,7 @@ static PyObject *shared_outcome(SharedObject *self, PyObject *unused)
     if (step) return tc_raise_step(step, err);
     if (atomic_load(&task->state) < TC_DONE) return PyErr_Format(PyExc_RuntimeError, "the task still runs");
     if (!atomic_load(&task->clean)) return Py_BuildValue("(sOi)", "died", Py_None, 0);
+    task->asked = 1;
     if (task->exception) return Py_BuildValue("(sOi)", "exception", task->exception, task->exit_code);
     return Py_BuildValue("(sOi)", "value", task->value ? task->value : Py_None, task->exit_code);
 }
@@ -342,6 +349,8 @@ static PyObject *shared_get(SharedObject *self, void *what)
         return PyBool_FromLong(task->thread);
     case 'd':
         return PyBool_FromLong(task->daemon);
+    case 'c':
+        return PyLong_FromLong(task->exit_code);
     case 'i':
         return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
     case 'e':
@@ -374,6 +383,7 @@ static PyGetSetDef shared_getset[] = {
     {"state", (getter)shared_state, NULL, "NEW, STARTED, DONE or ENDED", NULL},
     {"pid", (getter)shared_get, NULL, "process id; 0 before the kernel's answer", "p"},
     {"ident", (getter)shared_get, NULL, "threading ident of the running body, else 0", "i"},
+    {"exit_code", (getter)shared_get, NULL, "of a body that has ended", "c"},
     {"daemon", (getter)shared_get, NULL, "ended at the interpreter's exit, instead of waited for", "d"},
     {"thread", (getter)shared_get, NULL, "a thread, whose id pid is", "t"},
     {"flags", (getter)shared_get, NULL, "the flags that the kernel was given", "g"},
@@ -384,6 +394,7 @@ static PyType_Slot shared_slots[] = {
     {Py_tp_dealloc, shared_dealloc},
     {Py_tp_traverse, shared_traverse},
     {Py_tp_clear, shared_clear},
+    {Py_tp_finalize, shared_finalize},
     {Py_tp_methods, shared_methods},
     {Py_tp_getset, shared_getset},
     {Py_tp_doc, "A task that shares memory."},

@@ -71,6 +71,7 @@ struct tc_task {
     int handles;
     int cancelled;       /* end asked for before the body began: it never runs */
     int interrupted;     /* an asynchronous exception was set */
+    int asked;           /* somebody has had the exception, or been told of it */
     PyThreadState *ts;   /* while the body runs */
     PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
     unsigned long ident; /* threading.get_ident() of the body */
@@ -202,6 +203,10 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task);
 /* body.c */
 int tc_body_init(void);
 void tc_run_body(struct tc_task *task); /* on a fresh thread state */
+/* A thread's exception that nobody can ask for any more, to the hook of the Python side. Keeps what is raised. `entry`:
+ * what threading.enumerate() shows for it, or NULL: it is gone. */
+void tc_tell_uncaught(struct tc_task *task, PyObject *entry);
+PyObject *tc_set_uncaught_hook(PyObject *module, PyObject *hook);
 
 /* route_thread.c */
 PyObject *tc_thread_start(PyObject *module, PyObject *args);

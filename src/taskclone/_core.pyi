@@ -62,6 +62,7 @@ class Shared:
     state: int
     pid: int
     ident: int
+    exit_code: int
     daemon: bool
     thread: bool
     flags: int
@@ -128,6 +129,7 @@ def program_start(
     exit_signal: int,
     /,
 ) -> _Child: ...
+def set_uncaught_hook(hook: Callable[[BaseException, Any, str | None, int, int], object], /) -> None: ...
 def set_end_hook(hook: Callable[[Shared, int], object], /) -> None: ...
 def shared_live() -> list[Shared]: ...
 def shared_start(

@@ -124,6 +124,30 @@ class TaskThread(threading.Thread):
             self._forked = new_ident, threading.get_native_id()
 
 
+class EndedThread(TaskThread):
+    """Stands for a thread that has ended, where somebody is told of its exception later."""
+
+    def __init__(self, name: str | None, ident: int, native_id: int) -> None:
+        super().__init__(name, daemon=False)
+        self._forked = ident, native_id
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def _on_uncaught(
+    error: BaseException, thread: threading.Thread | None, name: str | None, ident: int, native_id: int
+) -> None:
+    """For an exception that nobody has asked for, and nobody can: the task was let go of."""
+    if isinstance(error, TaskTerminated):  # which somebody has
+        return
+    thread = thread or EndedThread(name, ident, native_id)
+    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, thread)))
+
+
+_core.set_uncaught_hook(_on_uncaught)
+
+
 # ---- the handle -----------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +200,7 @@ class ThreadHandle:
     def status(self) -> ExitStatus | None:
         if self.core.state < ENDED:
             return None
-        return ExitStatus(self.core.outcome()[2], None, source="record")
+        return ExitStatus(self.core.exit_code, None, source="record")
 
     def bell(self) -> Bell:
         return self.core.bell()
