@@ -272,6 +272,17 @@ with open(os.devnull) as none, Trace([sys.executable, "-c", code], streams=(none
     assert (code, out, err) == (0, "[True, True, False]\n", "")
 
 
+def test_a_fatal_signal_ends_the_process_as_in_any_thread() -> None:
+    for flags in (THREAD, THREAD | F.IO):
+        code, out, _ = run(f"""
+import ctypes, resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+clone(ctypes.string_at, 0, flags={int(flags)}).wait()
+say("not reached")
+""")
+        assert (code, out) == (-signal.SIGSEGV, "")
+
+
 # ---- to libc it is a thread like any other --------------------------------------------------------------------------
 
 
