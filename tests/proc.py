@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import os
 import resource
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,9 +40,29 @@ class Kcmp(enum.IntEnum):
 def shared_between(first: int, second: int) -> set[str]:
     """The names of what two tasks share, by kcmp.
 
-    It calls IO and SYSVSEM equal for two tasks that have neither: see ``give_sysvsem``.
+    It calls IO and SYSVSEM equal for two tasks that have neither: see ``something_to_share``.
     """
     return {kind.name for kind in Kcmp if _core.kcmp(first, second, kind) == 0}
+
+
+@contextlib.contextmanager
+def something_to_share() -> Iterator[None]:
+    """kcmp calls two null pointers equal: so the calling thread gets the two things that it may lack.
+
+    Starting a thread makes the list of semaphore adjustments, setting an I/O priority the I/O context.
+    """
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    libc = ctypes.CDLL(None, use_errno=True)
+    ioprio_set = 251 if os.uname().machine == "x86_64" else 30
+    best_effort_4 = 2 << 13 | 4
+    if libc.syscall(ioprio_set, 1, 0, best_effort_4):
+        raise OSError(ctypes.get_errno(), "ioprio_set")
+    try:
+        yield
+    finally:
+        libc.syscall(ioprio_set, 1, 0, 0)
 
 
 def until(condition: Callable[[], Any], what: str) -> None:
@@ -94,6 +117,11 @@ def descriptors() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):  # the one that listed them
             found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
     return found
+
+
+def may_make_user_namespaces() -> bool:
+    """The one gate: whether this user may make a user namespace at all, asked of a tool that is not ours."""
+    return subprocess.run(["unshare", "--user", "true"], capture_output=True, check=False).returncode == 0
 
 
 def threads() -> set[int]:

@@ -99,8 +99,7 @@ def test_an_exit_signal_for_a_thread_is_refused() -> None:
         (F.VM | F.PARENT, "PARENT"),
         (F.VM | F.SETTLS, "SETTLS"),
         (F.VM | F.CHILD_CLEARTID, "CHILD_CLEARTID"),
-        (THREAD | F.IO, "IO"),
-        (THREAD | F.UNTRACED, "UNTRACED"),
+        (THREAD | F.INTO_CGROUP, "INTO_CGROUP"),
     ],
 )
 def test_legal_sets_that_this_version_does_not_carry(flags: F, word: str) -> None:

@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import sys
+import threading
 import time
 import warnings
 import weakref
@@ -105,7 +106,7 @@ def test_a_task_that_is_part_of_its_value(flags: F) -> None:
     assert_collected(make)
 
 
-def test_an_outcome_that_nobody_has_asked_for() -> None:
+def test_an_outcome_that_nobody_has_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The only way from the handle to the exception is the core's record."""
 
     def make(flags: F) -> Holder:
@@ -120,8 +121,11 @@ def test_an_outcome_that_nobody_has_asked_for() -> None:
         holder.task.wait()
         return holder
 
-    for flags in (SHARED, SHARED | F.VFORK, THREAD):
+    told: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type.__name__))
+    for flags in (SHARED, SHARED | F.VFORK, THREAD, THREAD | F.IO):
         assert_collected(lambda flags=flags: make(flags))  # type: ignore[misc]
+    assert told == ["Failure"] * 2, "each thread's, once"
 
 
 def test_what_a_body_had_when_it_died() -> None:

@@ -111,6 +111,32 @@ def test_a_thread_has_its_groups_parent() -> None:
     assert picture(explain_set(THREAD))["parent"][0] == ROWS[F.PARENT].effect
 
 
+@pytest.mark.parametrize(
+    ("flags", "how"),
+    [
+        (THREAD, "by pthread_create"),
+        (THREAD & ~F.SETTLS, "by pthread_create"),
+        (
+            THREAD & ~F.FS & ~F.FILES | F.NEWNS | F.NEWUTS,
+            "by pthread_create, and before its body unshare(2) stops sharing what CLONE_FS, CLONE_FILES would share "
+            "and makes CLONE_NEWNS, CLONE_NEWUTS",
+        ),
+        (
+            THREAD & ~F.FS | F.IO | F.UNTRACED,
+            "by clone3 of the creator itself, since pthread_create cannot say CLONE_UNTRACED, CLONE_IO; onto stack and "
+            "storage of a thread that pthread_create has made for it",
+        ),
+    ],
+)
+def test_how_a_thread_is_made(flags: F, how: str) -> None:
+    assert f"\nhow the thread is made: {how}\n" in explain_set(flags)
+
+
+@pytest.mark.parametrize("flags", [SHARED, F.THREAD, THREAD & ~F.FS | F.NEWUSER], ids=by_name)
+def test_of_what_is_no_thread_nothing_is_said_of_that(flags: F) -> None:
+    assert "how the thread is made" not in explain_set(flags)
+
+
 def test_cleared_handlers_are_the_tasks_own() -> None:
     assert picture(explain_set(F.CLEAR_SIGHAND))["signal handlers"][0] == ROWS[F.CLEAR_SIGHAND].effect
 

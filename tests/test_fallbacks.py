@@ -398,3 +398,34 @@ assert call(int, flags=SHARED) == call(int) == call(int, flags=THREAD) == call([
 """,
             WORLD,
         )
+
+
+@pytest.mark.parametrize("more", ["IO", "UNTRACED", "VFORK", "PIDFD", "PIDFD|VFORK", "CHILD_SETTID", "PARENT"])
+def test_threads_that_the_caller_clones(more: str) -> None:
+    check(f"""
+more = CloneFlags.IO | 0
+for name in "{more}".split("|"): more |= CloneFlags[name]
+try: Plan(THREAD | more)
+except FlagError: sys.exit() # before Linux 6.9
+for own in (F(0), F.FILES, F.FS, F.SYSVSEM):
+    box = []
+    def body():
+        box.append((threading.get_native_id(), set(threading.enumerate())))
+        return shared_between(os.getpid(), threading.get_native_id()) - {{"IO"}}
+    task = clone(body, flags=(THREAD | more) & ~own)
+    assert task.result(10) == {{"VM", "SIGHAND", *(flag.name for flag in (F.FILES, F.FS, F.SYSVSEM) if not own & flag)}}
+    assert box[0][0] == task.tid != os.getpid() == task.pid
+    assert len(box[0][1]) == 2
+    given = task.granted.flags
+    assert names(task) == ({{"PARENT_SETTID"}} if more & F.PIDFD else set())
+    assert given | F.PARENT_SETTID == (THREAD | more) & ~own | F.CHILD_SETTID | F.CHILD_CLEARTID
+    if more & F.PIDFD: assert "anon_inode" in os.readlink(f"/proc/self/fd/{{task.fileno()}}")
+seccomp.refuse("clone", errno.EAGAIN, int(given))
+ran = []
+try: clone(ran.append, 1, flags=(THREAD | more) & ~own)
+except StartError as error: assert (error.step, error.errno) == ("clone", errno.EAGAIN), error
+else: raise AssertionError("started")
+assert ran == [] and threading.active_count() == 1
+until(lambda: len(os.listdir("/proc/self/task")) == 1, "no thread is left")
+nothing_left()
+""")

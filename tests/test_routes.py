@@ -22,7 +22,9 @@ from taskclone.flags import ROWS
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 IN_PLACE = SHARED | CloneFlags.VFORK
-ROUTES = {"copied": PROCESS, "shared": SHARED, "in_place": IN_PLACE, "thread": THREAD}
+CLONED = THREAD | CloneFlags.IO
+"""A thread whose task the caller has cloned."""
+ROUTES = {"copied": PROCESS, "shared": SHARED, "in_place": IN_PLACE, "thread": THREAD, "cloned": CLONED}
 LIVE = {name: flags for name, flags in ROUTES.items() if name != "in_place"}
 MEMORY_SHARED = {name: flags for name, flags in ROUTES.items() if name != "copied"}
 
@@ -121,7 +123,7 @@ def test_ids_as_the_task_sees_them(flags: CloneFlags) -> None:
     task = clone(lambda: (os.getpid(), threading.get_native_id(), os.getppid()), flags=flags)
     pid, tid, parent = task.result(10)
     assert (task.pid, task.tid) == (pid, tid)
-    if flags == THREAD:
+    if flags & CloneFlags.THREAD:
         assert (pid, parent) == (os.getpid(), os.getppid())
         assert tid != pid
     else:
@@ -133,7 +135,7 @@ def test_ids_as_the_task_sees_them(flags: CloneFlags) -> None:
 def test_routes_are_named(flags: CloneFlags) -> None:
     task = clone(int, flags=flags)
     task.wait(10)
-    assert task.route == {PROCESS: "copied", THREAD: "thread"}.get(flags, "shared")
+    assert task.route == {PROCESS: "copied", THREAD: "thread", CLONED: "thread"}.get(flags, "shared")
     assert task.flags == flags
     assert task.plan == Plan(flags)
 
@@ -248,7 +250,7 @@ def test_status_and_times(flags: CloneFlags) -> None:
     status = task.wait(10)
     assert (status.code, status.signal, status.lost) == (0, None, False)
     assert task.status == status
-    if flags != THREAD:
+    if not flags & CloneFlags.THREAD:
         assert status.source == "wait"
         assert status.rusage.ru_stime >= 0
 
@@ -258,7 +260,7 @@ def test_a_with_block_waits(flags: CloneFlags) -> None:
     with clone(time.sleep, 0.02, flags=flags) as task:
         pass
     assert task.status is not None
-    assert flags == THREAD or state_of(task.pid) == ""
+    assert flags & CloneFlags.THREAD or state_of(task.pid) == ""
 
 
 @by_route(LIVE)

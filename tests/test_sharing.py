@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from proc import Kcmp, descriptors, gone, held, in_call, shared_between, until
+from proc import (
+    Kcmp,
+    descriptors,
+    gone,
+    held,
+    in_call,
+    may_make_user_namespaces,
+    shared_between,
+    something_to_share,
+    until,
+)
 from taskclone import (
     PROCESS,
     SHARED,
@@ -44,20 +51,8 @@ SETS = [
 
 @pytest.fixture(autouse=True)
 def _own_undo_list_and_io_context() -> Iterator[None]:
-    """kcmp calls two null pointers equal: so this task gets the two things that it may lack.
-
-    Starting a thread makes the list of semaphore adjustments, setting an I/O priority the I/O context.
-    """
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
-    libc = ctypes.CDLL(None, use_errno=True)
-    ioprio_set = 251 if os.uname().machine == "x86_64" else 30
-    best_effort_4 = 2 << 13 | 4
-    if libc.syscall(ioprio_set, 1, 0, best_effort_4):
-        raise OSError(ctypes.get_errno(), "ioprio_set")
-    yield
-    libc.syscall(ioprio_set, 1, 0, 0)
+    with something_to_share():
+        yield
 
 
 def expected(flags: F) -> set[str]:
@@ -174,14 +169,9 @@ def test_the_exit_signal_arrives() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
-def _user_namespaces() -> bool:
-    """The one gate: whether this user may make a user namespace at all, asked of a tool that is not ours."""
-    return subprocess.run(["unshare", "--user", "true"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.parametrize("flags", ["VM|FILES|NEWUSER|NEWPID", "VM|FILES|NEWUSER|NEWPID|VFORK"])
 def test_namespaces_with_shared_memory(flags: str) -> None:
-    if not _user_namespaces():
+    if not may_make_user_namespaces():
         pytest.skip("this user may not make user namespaces here")
     box: list[tuple[int, int]] = []
     task = clone(lambda: box.append((os.getpid(), os.getppid())), flags=flags)

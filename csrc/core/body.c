@@ -59,6 +59,41 @@ static void leave(PyObject *key)
     PyErr_Clear();
 }
 
+/* ---- exceptions that nobody asks for ------------------------------------------------------------------------------
+ */
+
+static PyObject *uncaught_hook;
+
+PyObject *tc_set_uncaught_hook(PyObject *module, PyObject *hook)
+{
+    (void)module;
+    Py_XSETREF(uncaught_hook, Py_NewRef(hook));
+    Py_RETURN_NONE;
+}
+
+void tc_tell_uncaught(struct tc_task *task, PyObject *entry)
+{
+    if (!task->thread || !task->exception || task->asked || !uncaught_hook) return;
+    task->asked = 1;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *done = PyObject_CallFunction(uncaught_hook, "OOski", task->exception, entry ? entry : Py_None,
+                                           task->name[0] ? task->name : NULL, (long)task->ident, (int)task->pid);
+    if (!done) PyErr_WriteUnraisable(uncaught_hook);
+    Py_XDECREF(done);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Nobody but the entry in threading.enumerate() has the handle: the Task is gone. */
+static int let_go_of(struct tc_task *task)
+{
+    PyObject *handle = PyObject_GetAttrString(task->entry, "core");
+    if (!handle) PyErr_Clear(); /* then whoever lets go of it tells */
+    int alone = handle && task->handles == 1 && Py_REFCNT(handle) == 2;
+    Py_XDECREF(handle);
+    return alone;
+}
+
 /* ---- the body --------------------------------------------------------------------------------------------------- */
 
 void tc_run_body(struct tc_task *task)
@@ -80,6 +115,7 @@ void tc_run_body(struct tc_task *task)
         PyThreadState_SetAsyncExc(task->ident, NULL);
         tc_settle_async(task->cancel);
     }
+    if (task->entry && task->exception && let_go_of(task)) tc_tell_uncaught(task, task->entry);
     task->ts = NULL; /* with the lock held: no end is asked of this state from here on */
     if (key) leave(key);
     Py_XDECREF(key);

@@ -51,8 +51,14 @@ static int shared_clear(SharedObject *self)
     return 0;
 }
 
+static void shared_finalize(SharedObject *self)
+{
+    if (self->generation == tc_generation && self->task->handles == 1) tc_tell_uncaught(self->task, NULL);
+}
+
 static void shared_dealloc(SharedObject *self)
 {
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyTypeObject *type = Py_TYPE(self);
     struct tc_task *task = self->task;
     PyObject_GC_UnTrack(self);
@@ -199,6 +205,7 @@ static PyObject *shared_outcome(SharedObject *self, PyObject *unused)
     if (step) return tc_raise_step(step, err);
     if (atomic_load(&task->state) < TC_DONE) return PyErr_Format(PyExc_RuntimeError, "the task still runs");
     if (!atomic_load(&task->clean)) return Py_BuildValue("(sOi)", "died", Py_None, 0);
+    task->asked = 1;
     if (task->exception) return Py_BuildValue("(sOi)", "exception", task->exception, task->exit_code);
     return Py_BuildValue("(sOi)", "value", task->value ? task->value : Py_None, task->exit_code);
 }
@@ -271,14 +278,63 @@ static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
 static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
 {
     (void)unused;
+<<<<<<< HEAD
     int fd = is_ours(self) ? tc_task_descriptor(self->task) : -1;
     return fd < 0 ? NULL : PyLong_FromLong(fd);
+=======
+    struct tc_task *task = self->task;
+    if (!is_ours(self)) return NULL;
+    if (!tc_own_files())
+        return tc_raise_named("UnsupportedOperation", "this task has a file table of its own: a descriptor of another "
+                                                      "task would be in the creator's");
+    int fd = atomic_load(&task->pidfd), none = -1, rings = 0;
+    const char *call = "pidfd_open";
+    if (fd < 0) fd = tc_open_pidfd(task);
+    int filtered = tc_pidfd_filtered(fd), no_thread = task->thread && (fd == -EINVAL || filtered);
+    if (filtered && (!task->thread || task->own & CLONE_FILES))
+        return tc_raise_named("UnsupportedOperation",
+                              "task %d can have no pidfd: pidfd_open is filtered here (a container's seccomp profile); "
+                              "wait() and result() do without, and exit_signal=SIGCHLD gives a process one from birth",
+                              (int)task->pid);
+    if (no_thread && task->own & CLONE_FILES)
+        return tc_raise_named("UnsupportedOperation",
+                              "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
+                              "cannot ring an eventfd of the creator");
+    if (no_thread) {
+        call = "eventfd2";
+        fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
+        rings = fd >= 0;
+    } else if (fd == -ESRCH) {
+        /* Ended and reaped: no pidfd is to be had any more, and all that it would say is "readable". */
+        call = "eventfd2";
+        fd = (int)TC_SYS(SYS_eventfd2, 1, EFD_CLOEXEC);
+    }
+    if (fd < 0) return tc_raise(-fd, call);
+    if (!atomic_compare_exchange_strong(&task->pidfd, &none, fd) && none != fd) {
+        TC_SYS(SYS_close, fd); /* another task of this memory was quicker */
+        fd = none;
+    } else if (rings) {
+        atomic_store(&task->rings, 1);
+        if (atomic_load(&task->state) >= TC_DONE) tc_ring(fd);
+    }
+    return PyLong_FromLong(fd);
+>>>>>>> p3-threads
 }
 
 static PyObject *shared_bell(SharedObject *self, PyObject *unused)
 {
+<<<<<<< HEAD
     (void)unused;
     return is_ours(self) ? tc_task_bell(self->task) : NULL;
+=======
+    if (!is_ours(self)) return NULL;
+    if (!self->task->thread || !(self->task->own & CLONE_FILES)) return tc_bell_for_task(self->task);
+    /* It could not ring: the kernel does, at its end. */
+    PyObject *pidfd = shared_fileno(self, unused);
+    if (!pidfd) return NULL;
+    Py_DECREF(pidfd);
+    return tc_bell_for_pidfd(atomic_load(&self->task->pidfd));
+>>>>>>> p3-threads
 }
 
 static PyObject *shared_get(SharedObject *self, void *what)
@@ -291,6 +347,8 @@ static PyObject *shared_get(SharedObject *self, void *what)
         return PyBool_FromLong(task->thread);
     case 'd':
         return PyBool_FromLong(task->daemon);
+    case 'c':
+        return PyLong_FromLong(task->exit_code);
     case 'i':
         return PyLong_FromUnsignedLong(task->ts ? task->ident : 0);
     case 'e':
@@ -323,6 +381,7 @@ static PyGetSetDef shared_getset[] = {
     {"state", (getter)shared_state, NULL, "NEW, STARTED, DONE or ENDED", NULL},
     {"pid", (getter)shared_get, NULL, "process id; 0 before the kernel's answer", "p"},
     {"ident", (getter)shared_get, NULL, "threading ident of the running body, else 0", "i"},
+    {"exit_code", (getter)shared_get, NULL, "of a body that has ended", "c"},
     {"daemon", (getter)shared_get, NULL, "ended at the interpreter's exit, instead of waited for", "d"},
     {"thread", (getter)shared_get, NULL, "a thread, whose id pid is", "t"},
     {"flags", (getter)shared_get, NULL, "the flags that the kernel was given", "g"},
@@ -333,6 +392,7 @@ static PyType_Slot shared_slots[] = {
     {Py_tp_dealloc, shared_dealloc},
     {Py_tp_traverse, shared_traverse},
     {Py_tp_clear, shared_clear},
+    {Py_tp_finalize, shared_finalize},
     {Py_tp_methods, shared_methods},
     {Py_tp_getset, shared_getset},
     {Py_tp_doc, "A task that shares memory."},

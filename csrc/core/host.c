@@ -138,7 +138,7 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
     }
 }
 
-static void *give_up_rseq(uint32_t *size)
+void *tc_give_up_rseq(uint32_t *size)
 {
     if (!__rseq_size) return NULL;
     void *area = (char *)tc_thread_pointer() + __rseq_offset;
@@ -165,7 +165,7 @@ static void *host_main(void *argument)
     host->heap = (uintptr_t)sample;
     free(sample);
     uint32_t size = 0;
-    host->rseq = give_up_rseq(&size);
+    host->rseq = tc_give_up_rseq(&size);
     host->rseq_size = size;
     host_loop(host);
     atomic_fetch_sub(&tc_counters.hosts, 1);

@@ -38,6 +38,8 @@ static PyMethodDef methods[] = {
     {"shared_start", tc_shared_start, METH_VARARGS, "shared_start(...) -> Shared"},
     {"shared_stats", tc_shared_stats, METH_NOARGS, "counts of hosts and of what deaths left behind"},
     {"threads_running", tc_threads_running, METH_NOARGS, "how many tasks are threads"},
+    {"set_uncaught_hook", tc_set_uncaught_hook, METH_O,
+     "called as hook(exception, thread or None, name or None, ident, native id) for what nobody can ask for any more"},
     {"thread_start", tc_thread_start, METH_VARARGS, "thread_start(...) -> Shared"},
     {"thread_known", tc_thread_known, METH_O, "True when a kernel thread id has a thread state"},
     {0},

@@ -8,6 +8,7 @@
  *   body.c          running the body, and what it leaves
  *   route_shared.c  start: the child's main function, hosted and in place
  *   route_thread.c  the same record and body, for a thread: TLS of its own, no host
+ *   exchange.c      a thread whose kernel task the caller has cloned
  *   host.c          host threads, the pool of parked ones
  *   forks.c         what happens around a fork
  *   bell.c          descriptors that tell event loops of an outcome
@@ -33,12 +34,17 @@
 enum { TC_NEW, TC_STARTED, TC_DONE, TC_ENDED }; /* DONE: the outcome is there; ENDED: dead, and recovered from */
 
 struct tc_host;
+<<<<<<< HEAD
 
 /* What a bell hangs on: the record's, for ever. Bells come and go. */
 struct tc_hook {
     struct tc_hook *next;
     _Atomic int fd; /* to be rung; -1: it is free */
 };
+=======
+struct lender;
+struct tc_bell;
+>>>>>>> p3-threads
 
 struct tc_task {
     struct tc_signals signals; /* what the task's TLS points to: first, so that a cast gives the task */
@@ -46,6 +52,7 @@ struct tc_task {
     struct tc_spec spec;
     char name[16];
     struct tc_host *host;
+    struct lender *lender;                         /* of a thread, while it begins: see exchange.c */
     struct tc_task *next, *previous;               /* list of those not ENDED */
     struct tc_task *grave;                         /* list of those that the creator may free */
     struct tc_task *done_next;                     /* list of those that wait to be settled */
@@ -65,7 +72,7 @@ struct tc_task {
     int lent;             /* started by the caller itself, on the TLS of a host that sleeps meanwhile */
     _Atomic int finished; /* on its way to the list of those that wait to be settled */
     int thread;           /* a thread: pid is its thread id */
-    uint64_t unshare;     /* what a thread has of its own */
+    uint64_t own;         /* what a thread has of its own, as flags of unshare(2) */
     _Atomic int rings;    /* pidfd is an eventfd, which the thread writes to at its end (before Linux 6.9) */
     /* known_place: ended by us where it can hold no lock of libc or the interpreter */
     _Atomic int known_place, killed;
@@ -77,6 +84,7 @@ struct tc_task {
     int handles;
     int cancelled;       /* end asked for before the body began: it never runs */
     int interrupted;     /* an asynchronous exception was set */
+    int asked;           /* somebody has had the exception, or been told of it */
     PyThreadState *ts;   /* while the body runs */
     PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
     unsigned long ident; /* threading.get_ident() of the body */
@@ -144,6 +152,8 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused); /* ends the idle one
 void tc_hosts_after_fork(void);
 /* Bytes of a thread whose body may use `asked`, or the default of threads. */
 size_t tc_stack_bytes(size_t asked);
+/* The area of the calling thread, for a task on the same TLS to register, or NULL. It does without from then on. */
+void *tc_give_up_rseq(uint32_t *size);
 /* Starts a detached thread with every signal blocked. 0 or -errno. */
 int tc_thread_new(void *(*body)(void *), void *argument, size_t stack_size);
 int tc_host_new(size_t stack_size, struct tc_host **made); /* not in a task: it would die with it */
@@ -214,9 +224,19 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args);
 /* body.c */
 int tc_body_init(void);
 void tc_run_body(struct tc_task *task); /* on a fresh thread state */
+/* A thread's exception that nobody can ask for any more, to the hook of the Python side. Keeps what is raised. `entry`:
+ * what threading.enumerate() shows for it, or NULL: it is gone. */
+void tc_tell_uncaught(struct tc_task *task, PyObject *entry);
+PyObject *tc_set_uncaught_hook(PyObject *module, PyObject *hook);
 
 /* route_thread.c */
 PyObject *tc_thread_start(PyObject *module, PyObject *args);
+void tc_thread_live(struct tc_task *task); /* on the thread: its body, unless a step has failed, and its end */
+
+/* exchange.c */
+/* Starts a thread with the flags of task->spec. With the interpreter lock, which it gives up for a CLONE_VFORK.
+ * TC_STEP_NONE, or what failed, with a positive errno. */
+enum tc_step tc_exchange(struct tc_task *task, size_t stack_size, int *error);
 
 /* death.c */
 void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */

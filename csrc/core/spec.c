@@ -7,7 +7,7 @@
 #include "mapper.h"
 #include "sys.h"
 
-static int set_tid_from(PyObject *ids, struct tc_spec *spec)
+int tc_set_tid_from(PyObject *ids, struct tc_spec *spec)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(ids);
     if (n > TC_PID_LEVELS) return PyErr_BadArgument(), -1;
@@ -34,7 +34,7 @@ int tc_setup_from(PyObject *setup, struct tc_spec *spec)
                           &mask, &spec->parent_death, &close_fds, &spec->streams[0], &spec->streams[1],
                           &spec->streams[2], &spec->cgroup, &PyTuple_Type, &set_tid, &spec->uid_map, &uid_size,
                           &spec->gid_map, &gid_size, tc_mailbox_from, &spec->mailbox, &no_new_privs) ||
-        set_tid_from(set_tid, spec) < 0)
+        tc_set_tid_from(set_tid, spec) < 0)
         return -1;
     spec->uid_map_size = (size_t)uid_size;
     spec->gid_map_size = (size_t)gid_size;

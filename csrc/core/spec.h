@@ -14,6 +14,9 @@
  * of the tuple. 0, or -1 with an exception. */
 int tc_setup_from(PyObject *setup, struct tc_spec *spec);
 
+/* The ids that the task is to have: a tuple, innermost PID namespace first. 0, or -1 with an exception. */
+int tc_set_tid_from(PyObject *ids, struct tc_spec *spec);
+
 /* struct clone_args for a spec: everything but the stack, which is the route's. */
 void tc_clone_args(const struct tc_spec *spec, struct clone_args *args, int *pidfd, pid_t *tid);
 

@@ -70,6 +70,7 @@ class Shared:
     state: int
     pid: int
     ident: int
+    exit_code: int
     daemon: bool
     thread: bool
     flags: int
@@ -137,6 +138,7 @@ def program_start(
     exit_signal: int,
     /,
 ) -> _Child: ...
+def set_uncaught_hook(hook: Callable[[BaseException, Any, str | None, int, int], object], /) -> None: ...
 def set_end_hook(hook: Callable[[Shared, int], object], /) -> None: ...
 def shared_live() -> list[Shared]: ...
 def shared_start(
@@ -160,11 +162,13 @@ def thread_start(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
-    unshare: int,
+    flags: int,
+    own: int,
     stack_size: int,
     name: bytes | None,
     cancel: type[BaseException],
     daemon: bool,
     entry: object,
+    set_tid: Sequence[int] = (),
     /,
 ) -> Shared: ...

@@ -88,7 +88,7 @@ def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False, 
     """A set as text: names, number, preset; one line a resource; what else it does; the rules that it breaks.
 
     Where memory is not shared, also how a function comes to its copy; ``bare`` is that of the plan, ``numbered`` says
-    that it has a set_tid.
+    that it has a set_tid. A thread: how it is made.
     The rules are those of clone3 on the running kernel; privileges are named, not checked.
     Raises ValueError for an exit signal that is negative.
     """
@@ -99,6 +99,7 @@ def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False, 
         _section("what else the set does", _actions(flags)),
         _section("bits that no flag of the table has", _unknown(flags)),
         "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(flags, bare, numbered)}",
+        _thread(flags, exit_signal),
         f"its end, with exit signal {exit_signal}: {_end(flags, exit_signal)}",
         _section("privileges that it needs", _privileges(flags)),
         _rules(flags, exit_signal),
@@ -209,6 +210,13 @@ def _privileges(flags: CloneFlags) -> Iterator[str]:
         row = ROWS[member]
         if row.privilege and not flags & row.spared_by:
             yield f"CLONE_{member.name}: {_privilege(row)}"
+
+
+def _thread(flags: CloneFlags, exit_signal: int) -> str:
+    """How a thread comes to be, where the kernel takes the set."""
+    if not flags & _F.THREAD or broken(flags, Context(exit_signal=exit_signal)):
+        return ""
+    return f"how the thread is made: {forms.why_thread(flags)}"
 
 
 def _rules(flags: CloneFlags, exit_signal: int) -> str:

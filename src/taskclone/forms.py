@@ -1,7 +1,10 @@
-"""The three forms of a copy: which one a set without VM takes, and why.
+"""The forms of a copy and of a thread: which one a set takes, and why.
 
-``fork`` is libc's own. ``relay`` is a fork whose child puts a task with the flags in its own place (clone3 with
-CLONE_PARENT) and ends. ``bare`` is a clone3 by the creator itself. See csrc/core/copies.h.
+Without VM: ``fork`` is libc's own. ``relay`` is a fork whose child puts a task with the flags in its own place (clone3
+with CLONE_PARENT) and ends. ``bare`` is a clone3 by the creator itself. See csrc/core/copies.h.
+
+With THREAD: pthread_create and unshare(2), or a clone of the creator's onto the storage of a thread that
+pthread_create has made. See csrc/core/exchange.c.
 """
 
 from __future__ import annotations
@@ -9,9 +12,9 @@ from __future__ import annotations
 import signal
 from typing import Final, Literal, TypeAlias
 
-from taskclone.flags import CloneFlags, members
+from taskclone.flags import THREAD, CloneFlags, members
 
-__all__ = ["Form", "default_exit_signal", "form_of", "why"]
+__all__ = ["Form", "default_exit_signal", "form_of", "thread_by_clone", "thread_own", "why", "why_thread"]
 
 Form: TypeAlias = Literal["fork", "relay", "bare"]
 
@@ -20,6 +23,13 @@ _WITH_THE_CREATOR: Final = int(_F.FILES | _F.FS | _F.SYSVSEM | _F.IO | _F.PARENT
 """What is between the new task and the one who clones: in a relay that would be the task in the middle."""
 _LIBC: Final = int(_F.CHILD_SETTID | _F.CHILD_CLEARTID)
 """What libc's fork passes by itself."""
+_POINTERS: Final = int(_F.SETTLS | _F.PARENT_SETTID | _F.CHILD_CLEARTID)
+"""What pthread_create passes whether it is named or not."""
+_LEFT_OUT: Final = int(_F.FS | _F.FILES | _F.SYSVSEM)
+"""What pthread_create shares and a thread can stop sharing."""
+_MADE_NEW: Final = int(_F.NEWNS | _F.NEWUTS | _F.NEWIPC | _F.NEWNET | _F.NEWCGROUP | _F.NEWTIME)
+"""The namespaces that unshare(2) makes new for one thread of many; NEWTIME for its children."""
+_THREAD: Final = int(THREAD)
 
 
 def form_of(flags: int, bare: bool = False, numbered: bool = False) -> Form:
@@ -58,6 +68,32 @@ def why(flags: int, bare: bool = False, numbered: bool = False) -> str:
         "insists)"
         + ("; with FILES neither do Python's, but for its own, lest they close the creator's" if files else "")
     )
+
+
+def thread_own(flags: int) -> int:
+    """What a thread with these flags has of its own, as unshare(2) takes it."""
+    bits = int(flags)
+    return _LEFT_OUT & ~bits | bits & _MADE_NEW
+
+
+def thread_by_clone(flags: int) -> int:
+    """Those of the flags that neither pthread_create nor unshare(2) can do; with any of them all go into a clone."""
+    return int(flags) & ~(_THREAD | _POINTERS | _MADE_NEW)
+
+
+def why_thread(flags: int) -> str:
+    """How a thread with these flags is made, and the reason for it, in a sentence."""
+    more, own = thread_by_clone(flags), thread_own(flags)
+    if more:
+        return (
+            f"by clone3 of the creator itself, since pthread_create cannot say {_long(more)}; onto stack and storage "
+            "of a thread that pthread_create has made for it"
+        )
+    if own:
+        left_out, new = _long(own & _LEFT_OUT), _long(own & _MADE_NEW)
+        parts = ([f"stops sharing what {left_out} would share"] if left_out else []) + ([f"makes {new}"] if new else [])
+        return f"by pthread_create, and before its body unshare(2) {' and '.join(parts)}"
+    return "by pthread_create"
 
 
 def _long(flags: int) -> str:

@@ -356,7 +356,7 @@ RULES: Final[tuple[Rule, ...]] = (
         when=lambda context: context.other_domain,
         message="the threads of one group are in one resource domain, so CLONE_THREAD cannot go with CLONE_INTO_CGROUP "
         "into another",
-        cure="leave CLONE_THREAD out, or name a threaded group below the same domain",
+        cure="leave CLONE_THREAD out; a running thread is moved by cgroup.threads of its group",
     ),
     *PLAN_RULES,
 )

@@ -33,7 +33,7 @@ COPYING = ("bare", "leave_out")
 CARRIES: dict[str, frozenset[str]] = {
     "copied": frozenset({*_SETUP, *STREAMS, *CALL, *COPYING} - {"core"}),
     "shared": frozenset({*_SETUP, *STREAMS, *CALL} - {"environment", "close_fds"}),
-    "thread": frozenset(),
+    "thread": frozenset({"set_tid"}),
     "program": frozenset({*_SETUP, *STREAMS, *CALL} - {"core"}),
 }
 """The fields that each route carries; all others are refused."""
@@ -43,7 +43,6 @@ _WHY = {
     ("shared", "close_fds"): "the creator's file objects would close what the task opens; a program has its own",
     ("copied", "core"): "it is about functions that share memory (VM)",
     ("program", "core"): "it is about functions that share memory",
-    ("thread", "set_tid"): "the C library makes the thread, and its pthread_create() has no word for it",
     ("thread", "core"): "it is about tasks with a death of their own",
     ("program", "bare"): "no memory is copied for a program",
     ("program", "leave_out"): "no memory is copied for a program",

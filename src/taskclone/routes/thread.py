@@ -1,8 +1,11 @@
-"""A thread: the exact set that pthread_create passes, less what it shall have of its own.
+"""A thread: any set with THREAD that the kernel takes.
 
-What the flags leave out (FS, FILES, SYSVSEM) is unshared in the thread before its body; so are new namespaces. Python
-sees it as it sees any other thread: threading.enumerate, current_thread, settrace, setprofile, and shutdown, which
-waits for it unless it is a daemon.
+The exact set that pthread_create passes is left to pthread_create. What the flags leave out of it (FS, FILES, SYSVSEM)
+is unshared in the thread before its body; so are new namespaces. A set with something else beside it (IO, UNTRACED,
+PIDFD...) is one clone by the caller, which takes the place of a thread's own task: csrc/core/exchange.c.
+
+Python sees it as it sees any other thread: threading.enumerate, current_thread, settrace, setprofile, and shutdown,
+which waits for it unless it is a daemon.
 """
 
 from __future__ import annotations
@@ -19,38 +22,22 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from taskclone import _core
+from taskclone import _core, forms
 from taskclone._core import DONE, ENDED, Bell, Shared, thread_start
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
-from taskclone.flags import THREAD, CloneFlags, flag_names
+from taskclone.flags import THREAD, CloneFlags
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name
-from taskclone.plan import Plan, unsupported
-from taskclone.routes import setup
+from taskclone.plan import Plan
+from taskclone.routes import fallback, setup
 from taskclone.task import GRACE, Granted, Task
 
 NAME = "thread"
 
 _F = CloneFlags
-_OWN = int(_F.FS | _F.FILES | _F.SYSVSEM)
-"""What a thread may have of its own."""
-_RUNTIME = int(_F.SETTLS | _F.PARENT_SETTID | _F.CHILD_CLEARTID | _F.CHILD_SETTID)
-"""Pointers that the C library supplies, named or not."""
-_NEW = int(_F.NEWNS | _F.NEWUTS | _F.NEWIPC | _F.NEWNET | _F.NEWCGROUP)
-"""What unshare(2) makes new for one thread of many. It refuses NEWUSER there, and gives NEWPID to children only."""
 _THREAD = int(THREAD)
 
 
 def check(plan: Plan) -> None:
-    left_out = _THREAD & ~plan.bits & ~_OWN & ~_RUNTIME
-    more = plan.bits & ~_THREAD & ~_NEW & ~_RUNTIME
-    what = " and ".join(
-        ([f"a set without {flag_names(CloneFlags(left_out))}"] if left_out else [])
-        + ([f"{flag_names(CloneFlags(more))} beside THREAD"] if more else [])
-    )
-    if what:
-        raise unsupported(NAME, f"{what} in this version", "use flags=taskclone.THREAD, less FS, FILES or SYSVSEM")
-    if plan.exit_signal:
-        raise unsupported(NAME, "an exit signal: the kernel sends none for a thread")
     setup.require(NAME, plan)
 
 
@@ -135,28 +122,55 @@ class TaskThread(threading.Thread):
             self._forked = new_ident, threading.get_native_id()
 
 
+class EndedThread(TaskThread):
+    """Stands for a thread that has ended, where somebody is told of its exception later."""
+
+    def __init__(self, name: str | None, ident: int, native_id: int) -> None:
+        super().__init__(name, daemon=False)
+        self._forked = ident, native_id
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def _on_uncaught(
+    error: BaseException, thread: threading.Thread | None, name: str | None, ident: int, native_id: int
+) -> None:
+    """For an exception that nobody has asked for, and nobody can: the task was let go of."""
+    if isinstance(error, TaskTerminated):  # which somebody has
+        return
+    thread = thread or EndedThread(name, ident, native_id)
+    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, thread)))
+
+
+_core.set_uncaught_hook(_on_uncaught)
+
+
 # ---- the handle -----------------------------------------------------------------------------------------------------
 
 
 class ThreadHandle:
     """The core's object for a thread, in the words of ``task.Handle``."""
 
-    __slots__ = ("_granted", "core")
+    __slots__ = ("_unshared", "core")
 
     pid = property(lambda self: os.getpid())
 
-    def __init__(self, core: Shared, granted: int = _THREAD) -> None:
+    def __init__(self, core: Shared, unshared: int | None) -> None:
+        """``unshared``: what unshare(2) has done after pthread_create; None: a clone has done it all."""
         self.core = core
-        self._granted = granted
+        self._unshared = unshared
 
     @property
     def granted(self) -> Granted:
-        return Granted(CloneFlags(self._granted), 0)
+        return Granted(CloneFlags(self.core.flags if self._unshared is None else _THREAD ^ self._unshared), 0)
 
     @property
     def emulated(self) -> dict[str, str]:
-        own = CloneFlags(_THREAD & ~self._granted & _OWN)
-        new = CloneFlags(self._granted & _NEW)
+        if self._unshared is None:
+            return fallback.emulated(self.core.replaced)
+        own = CloneFlags(self._unshared & _THREAD)
+        new = CloneFlags(self._unshared & ~_THREAD)
         return {str(flag.name): "left out by unshare(2) in the thread: pthread_create shares it" for flag in own} | {
             str(flag.name): "made by unshare(2) in the thread: pthread_create makes none" for flag in new
         }
@@ -184,7 +198,7 @@ class ThreadHandle:
     def status(self) -> ExitStatus | None:
         if self.core.state < ENDED:
             return None
-        return ExitStatus(self.core.outcome()[2], None, source="record")
+        return ExitStatus(self.core.exit_code, None, source="record")
 
     def bell(self) -> Bell:
         return self.core.bell()
@@ -247,26 +261,31 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     if _ending:
         raise UnsupportedOperation("the interpreter is ending: no thread can be started")
     bits, name = plan.bits, plan.name
-    unshare = 0 if bits == _THREAD else _THREAD & ~bits & _OWN | bits & _NEW
+    own = 0 if bits == _THREAD else forms.thread_own(bits)
+    flags = bits if plan.set_tid or (bits != _THREAD and forms.thread_by_clone(bits)) else 0
     entry = TaskThread(name, plan.daemon)
+    set_tid = plan.set_tid or ()
+    assert isinstance(set_tid, tuple)
     core = thread_start(
         fn,
         args,
         kwargs,
-        unshare,
+        flags,
+        own,
         plan.stack_size or threading.stack_size(),
         None if name is None else os.fsencode(name),
         TaskTerminated,
         plan.daemon,
         entry,
+        set_tid,
     )
-    if unshare:
+    if own or flags:
         try:
             core.started()
         except StartError:
             entry.core = None  # no body will let go of it, and it holds the core's record
             raise
-    return Task(ThreadHandle(core, bits | _THREAD & ~_OWN), plan, NAME)
+    return Task(ThreadHandle(core, None if flags else own), plan, NAME)
 
 
 # ---- the interpreter's exit -----------------------------------------------------------------------------------------
