@@ -278,63 +278,14 @@ static PyObject *shared_send_signal(SharedObject *self, PyObject *number)
 static PyObject *shared_fileno(SharedObject *self, PyObject *unused)
 {
     (void)unused;
-<<<<<<< HEAD
     int fd = is_ours(self) ? tc_task_descriptor(self->task) : -1;
     return fd < 0 ? NULL : PyLong_FromLong(fd);
-=======
-    struct tc_task *task = self->task;
-    if (!is_ours(self)) return NULL;
-    if (!tc_own_files())
-        return tc_raise_named("UnsupportedOperation", "this task has a file table of its own: a descriptor of another "
-                                                      "task would be in the creator's");
-    int fd = atomic_load(&task->pidfd), none = -1, rings = 0;
-    const char *call = "pidfd_open";
-    if (fd < 0) fd = tc_open_pidfd(task);
-    int filtered = tc_pidfd_filtered(fd), no_thread = task->thread && (fd == -EINVAL || filtered);
-    if (filtered && (!task->thread || task->own & CLONE_FILES))
-        return tc_raise_named("UnsupportedOperation",
-                              "task %d can have no pidfd: pidfd_open is filtered here (a container's seccomp profile); "
-                              "wait() and result() do without, and exit_signal=SIGCHLD gives a process one from birth",
-                              (int)task->pid);
-    if (no_thread && task->own & CLONE_FILES)
-        return tc_raise_named("UnsupportedOperation",
-                              "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
-                              "cannot ring an eventfd of the creator");
-    if (no_thread) {
-        call = "eventfd2";
-        fd = (int)TC_SYS(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK);
-        rings = fd >= 0;
-    } else if (fd == -ESRCH) {
-        /* Ended and reaped: no pidfd is to be had any more, and all that it would say is "readable". */
-        call = "eventfd2";
-        fd = (int)TC_SYS(SYS_eventfd2, 1, EFD_CLOEXEC);
-    }
-    if (fd < 0) return tc_raise(-fd, call);
-    if (!atomic_compare_exchange_strong(&task->pidfd, &none, fd) && none != fd) {
-        TC_SYS(SYS_close, fd); /* another task of this memory was quicker */
-        fd = none;
-    } else if (rings) {
-        atomic_store(&task->rings, 1);
-        if (atomic_load(&task->state) >= TC_DONE) tc_ring(fd);
-    }
-    return PyLong_FromLong(fd);
->>>>>>> p3-threads
 }
 
 static PyObject *shared_bell(SharedObject *self, PyObject *unused)
 {
-<<<<<<< HEAD
     (void)unused;
     return is_ours(self) ? tc_task_bell(self->task) : NULL;
-=======
-    if (!is_ours(self)) return NULL;
-    if (!self->task->thread || !(self->task->own & CLONE_FILES)) return tc_bell_for_task(self->task);
-    /* It could not ring: the kernel does, at its end. */
-    PyObject *pidfd = shared_fileno(self, unused);
-    if (!pidfd) return NULL;
-    Py_DECREF(pidfd);
-    return tc_bell_for_pidfd(atomic_load(&self->task->pidfd));
->>>>>>> p3-threads
 }
 
 static PyObject *shared_get(SharedObject *self, void *what)

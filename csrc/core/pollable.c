@@ -19,14 +19,14 @@ int tc_task_descriptor(struct tc_task *task)
     const char *call = "pidfd_open";
     if (fd < 0) fd = tc_open_pidfd(task);
     int filtered = tc_pidfd_filtered(fd), no_thread = task->thread && (fd == -EINVAL || filtered);
-    if (filtered && (!task->thread || task->unshare & CLONE_FILES)) {
+    if (filtered && (!task->thread || task->own & CLONE_FILES)) {
         tc_raise_named("UnsupportedOperation",
                        "task %d can have no pidfd: pidfd_open is filtered here (a container's seccomp profile); "
                        "wait() and result() do without, and exit_signal=SIGCHLD gives a process one from birth",
                        (int)task->pid);
         return -1;
     }
-    if (no_thread && task->unshare & CLONE_FILES) {
+    if (no_thread && task->own & CLONE_FILES) {
         tc_raise_named("UnsupportedOperation",
                        "this kernel has no pidfd for a thread (Linux 6.9), and one with a file table of its own "
                        "cannot ring an eventfd of the creator");
@@ -57,7 +57,7 @@ int tc_task_descriptor(struct tc_task *task)
 
 PyObject *tc_task_bell(struct tc_task *task)
 {
-    if (!task->thread || !(task->unshare & CLONE_FILES)) return tc_bell_for_task(task);
+    if (!task->thread || !(task->own & CLONE_FILES)) return tc_bell_for_task(task);
     /* It could not ring: the kernel does, at its end. */
     if (tc_task_descriptor(task) < 0) return NULL;
     return tc_bell_for_pidfd(atomic_load(&task->pidfd));

@@ -37,15 +37,12 @@ const char *tc_step_name(enum tc_step step)
         [TC_STEP_STACK] = "stack",
         [TC_STEP_HOST] = "host",
         [TC_STEP_RSEQ] = "rseq",
-<<<<<<< HEAD
         [TC_STEP_SETGROUPS] = "setgroups",
         [TC_STEP_UID_MAP] = "uid_map",
         [TC_STEP_GID_MAP] = "gid_map",
         [TC_STEP_ID_MAPS] = "id_maps",
         [TC_STEP_NO_NEW_PRIVS] = "no_new_privs",
-=======
         [TC_STEP_ROBUST_LIST] = "robust_list",
->>>>>>> p3-threads
         [TC_STEP_PARENT_DEATH] = "parent_death",
         [TC_STEP_NAME] = "name",
         [TC_STEP_ALTSTACK] = "altstack",

@@ -21,15 +21,12 @@ enum tc_step {
     TC_STEP_HOST,
     TC_STEP_PIDFD,
     TC_STEP_RSEQ,
-<<<<<<< HEAD
     TC_STEP_SETGROUPS,
     TC_STEP_UID_MAP,
     TC_STEP_GID_MAP,
     TC_STEP_ID_MAPS,
     TC_STEP_NO_NEW_PRIVS,
-=======
     TC_STEP_ROBUST_LIST,
->>>>>>> p3-threads
     TC_STEP_PARENT_DEATH,
     TC_STEP_NAME,
     TC_STEP_ALTSTACK,

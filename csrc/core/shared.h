@@ -34,17 +34,13 @@
 enum { TC_NEW, TC_STARTED, TC_DONE, TC_ENDED }; /* DONE: the outcome is there; ENDED: dead, and recovered from */
 
 struct tc_host;
-<<<<<<< HEAD
+struct lender;
 
 /* What a bell hangs on: the record's, for ever. Bells come and go. */
 struct tc_hook {
     struct tc_hook *next;
     _Atomic int fd; /* to be rung; -1: it is free */
 };
-=======
-struct lender;
-struct tc_bell;
->>>>>>> p3-threads
 
 struct tc_task {
     struct tc_signals signals; /* what the task's TLS points to: first, so that a cast gives the task */
