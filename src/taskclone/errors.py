@@ -175,6 +175,7 @@ _ADVICE: dict[tuple[str, int], str] = {
     "(cgroups(7), no internal processes)",
     ("clone3", _errno.EOPNOTSUPP): "the control group is of a threaded domain, or its domain is invalid",
     ("clone3", _errno.ENODEV): "the control group was removed",
+    ("clone3", _errno.ENOENT): "the control group was removed",
     (
         "id_maps",
         _errno.EPERM,
