@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from copyforms import IN_NAMESPACES
 from creator import run
 from proc import children_of, descriptors, pipe, threads, until
 from taskclone import (
@@ -543,3 +544,44 @@ if pid == 0:
 say(os.waitpid(pid, 0)[1], job.done())
 """
     assert run(script) == (0, "refused\n0 False\n", "")
+
+
+@IN_NAMESPACES
+def test_the_copy_of_a_pid_1_that_is_a_pid_1_ends_without_the_executors_calls() -> None:
+    """As in a container, whose first process starts a task in a PID namespace of its own."""
+    script = """
+container = fork("NEWUSER|NEWPID")
+if container is None:
+    executor = Executor(1)
+    say(executor.submit(abs, -1).result(10))
+    copy = fork("NEWPID")
+    if copy is None:
+        try:
+            executor.submit(abs, -2)
+        except RuntimeError:
+            say(os.getpid(), "refused")
+        executor.shutdown()
+        sys.exit(3)
+    say(os.getpid(), "the copy ended with", copy.result(10))
+    sys.exit(0)
+container.wait()
+"""
+    assert run(script) == (0, "1\n1 refused\n1 the copy ended with 3\n", "")
+
+
+@IN_NAMESPACES
+def test_a_task_that_is_a_pid_1_cannot_submit_to_a_pid_1s() -> None:
+    script = """
+container = fork("NEWUSER|NEWPID")
+if container is None:
+    with Executor(1, SHARED) as executor:
+        def body():
+            try:
+                executor.submit(abs, -1)
+            except RuntimeError as error:
+                return os.getpid(), str(error)[:37]
+        say(os.getpid(), *clone(body, flags="VM|FILES|NEWPID").result(10))
+    sys.exit(0)
+container.wait()
+"""
+    assert run(script) == (0, "1 1 this executor belongs to process 1: a\n", "")

@@ -19,6 +19,13 @@ int tc_may_close(unsigned generation)
 {
     return generation >= tc_closed_generation && (!tc_borrowed_files || generation == tc_generation);
 }
+
+PyObject *tc_generation_now(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromUnsignedLong(tc_generation);
+}
+
 static void *main_thread; /* its thread pointer */
 
 int tc_on_main_thread(void) { return tc_thread_pointer() == main_thread; }

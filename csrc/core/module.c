@@ -25,6 +25,7 @@ static PyMethodDef methods[] = {
     {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(type, ...) -> Copied, in the creator"},
     {"flush_streams", tc_flush_streams, METH_NOARGS, "flush sys.stdout and sys.stderr"},
     {"fork_start", tc_fork_start, METH_VARARGS, "fork_start(type, ...) -> Child, in the creator; None in the copy"},
+    {"generation", tc_generation_now, METH_NOARGS, "counted up in each copy of this memory, where a pid may recur"},
     {"hosts_end", tc_hosts_end, METH_NOARGS, "end the idle hosts and the keeper"},
     {"in_task", tc_in_task, METH_NOARGS, "True in a task that shares memory"},
     {"kcmp", tc_kcmp, METH_VARARGS, "kcmp(pid1, pid2, type, index1=0, index2=0) -> 0, 1 or 2"},

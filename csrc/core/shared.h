@@ -126,6 +126,7 @@ int tc_host_new(size_t stack_size, struct tc_host **made); /* not in a task: it 
 int tc_forks_init(void);
 int tc_on_main_thread(void); /* without a system call; never true where the module was imported by another thread */
 PyObject *tc_before_fork(PyObject *module, PyObject *unused);
+PyObject *tc_generation_now(PyObject *module, PyObject *unused);
 extern int tc_keep_hosts; /* set around a fork of our own, which idle hosts do not disturb */
 /* In the child of a fork: none of the creator's threads and tasks is here. pthread_atfork sees to it, where there is a
  * fork. */

@@ -16,6 +16,7 @@ from concurrent import futures
 from time import monotonic as _now
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from taskclone._core import generation, in_task
 from taskclone.errors import FlagError, StartError, UnsupportedOperation
 from taskclone.flags import PROCESS, CloneFlags, flag_names
 from taskclone.forms import form_of
@@ -112,6 +113,12 @@ class Executor(futures.Executor):
             self._pool.join()
 
 
+def _here() -> tuple[int, int, bool]:
+    """Of the caller's process, in which it differs from its copies and from tasks that share its memory. Not the id
+    alone: in a PID namespace of its own either has the id 1, as its creator may have."""
+    return generation(), os.getpid(), in_task()
+
+
 class _Call(NamedTuple):
     future: futures.Future[Any]
     context: contextvars.Context
@@ -137,6 +144,7 @@ class _Pool:
         self._copies = not plan.bits & CloneFlags.VM
         self._lingers = bool(plan.bits & CloneFlags.VM) and not plan.bits & CloneFlags.THREAD
         self._owner = os.getpid()
+        self._here = _here()
         # Reentrant: a finalizer that submits may run in the middle of a start. Held during each fork, see Executor.
         self._lock = threading.RLock()
         self._queue: deque[_Call] = deque()
@@ -154,7 +162,7 @@ class _Pool:
     # ---- by any thread ----
 
     def submit(self, call: _Call) -> futures.Future[Any]:
-        if os.getpid() != self._owner:  # before the lock, which a fork may have left locked
+        if _here() != self._here:  # before the lock, which a fork may have left locked
             raise RuntimeError(f"this executor belongs to process {self._owner}: a task or a fork cannot submit to it")
         if self._copies:
             copying.warn_of_threads()
@@ -185,7 +193,7 @@ class _Pool:
         os.eventfd_write(self._bell, 1)
 
     def close(self, cancel: bool = False) -> None:
-        if os.getpid() != self._owner:
+        if _here() != self._here:
             return
         with self._lock:
             self._closed = True
@@ -200,7 +208,7 @@ class _Pool:
 
     def join(self) -> None:
         thread = self._thread
-        if os.getpid() != self._owner or thread is None or thread is threading.current_thread():
+        if _here() != self._here or thread is None or thread is threading.current_thread():
             return
         self._finished.wait()  # not join() alone: on 3.11 one that Ctrl-C interrupts takes the thread for ended
         thread.join()

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from taskclone._core import BARE, FORK, RELAY, fork_hooks, threads_running
+from taskclone._core import BARE, FORK, RELAY, fork_hooks, generation, threads_running
 from taskclone.childsetup import ChildSetup
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.forms import default_exit_signal, form_of
@@ -90,7 +90,7 @@ def _harmless_threads() -> tuple[int, ...]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """The calling thread forks without a warning; for those who have given it at a better place."""
-    me = os.getpid(), _thread.get_ident()  # the child of the fork is not quiet
+    me = generation(), _thread.get_ident()  # the child of the fork is not quiet
     _quiet.add(me)
     try:
         yield
@@ -100,7 +100,7 @@ def quiet() -> Iterator[None]:
 
 def warn_of_threads() -> None:
     """A DeprecationWarning where the caller of this package has other threads: see the message."""
-    if (os.getpid(), _thread.get_ident()) in _quiet:
+    if (generation(), _thread.get_ident()) in _quiet:
         return
     if _thread._count() + threads_running() <= sum(thread.is_alive() for thread in own_threads):
         return
