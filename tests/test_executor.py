@@ -404,6 +404,68 @@ def test_the_executors_own_thread_is_no_reason_for_a_warning(gate: tuple[int, in
             assert executor.submit(lambda: clone(abs, -3).result(10)).result(10) == 3
 
 
+@pytest.mark.parametrize("where", ["callback", "result"])
+def test_the_executors_thread_in_somebody_elses_code_is_as_other_threads_are(where: str) -> None:
+    """There it may hold any lock, and the copy would have it locked for ever."""
+    script = f"""
+import warnings
+warnings.simplefilter("ignore")
+lock, inside, go_on = threading.Lock(), threading.Event(), threading.Event()
+def hold(*ignored):
+    with lock:
+        inside.set()
+        go_on.wait()
+class Result:
+    def __reduce__(self):
+        return hold, ()
+def attempt():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        clone(int).result(5)
+    try:
+        answer = clone(lambda: lock.acquire(timeout=1), flags="FILES").result(5)
+    except UnsupportedOperation:
+        answer = "refused"
+    say([warning.category.__name__ for warning in seen], answer)
+executor = Executor(1)
+job = executor.submit(Result if {where!r} == "result" else int)
+if {where!r} == "callback":
+    job.add_done_callback(hold)
+inside.wait()
+attempt()
+go_on.set()
+executor.submit(int).result()  # the thread is back
+attempt()
+executor.shutdown()
+attempt()
+"""
+    beside, alone = "['DeprecationWarning'] refused\n", "[] True\n"
+    assert run(script) == (0, beside + alone + alone, "")
+
+
+@pytest.mark.parametrize("flags", ["PROCESS", "SHARED"])
+def test_in_a_callback_the_thread_that_ends_a_call_is_as_other_threads_are(flags: str) -> None:
+    script = f"""
+flags = {flags}
+lock, inside, go_on = threading.Lock(), threading.Event(), threading.Event()
+def hold(job):
+    with lock:
+        inside.set()
+        go_on.wait()
+executor = Executor(1, flags, timeout=0.05)
+executor.submit(time.sleep, 60).add_done_callback(hold)
+inside.wait()
+try:
+    say(clone(lambda: lock.acquire(timeout=1), flags="FILES").result(5))
+except UnsupportedOperation:
+    say("refused")
+go_on.set()
+executor.shutdown()
+say(clone(lambda: lock.acquire(timeout=1), flags="FILES").result(5))
+"""
+    assert run(script) == (0, "refused\nTrue\n", "")
+
+
 def test_other_threads_are_and_it_is_said_where_the_call_is_submitted(gate: tuple[int, int]) -> None:
     other = threading.Thread(target=wait_for, args=(gate[0],))
     other.start()

@@ -95,13 +95,15 @@ static void in_forked_child(void)
 /* ---- threads that a bare copy would lose ------------------------------------------------------------------------ */
 
 /* How many of these threads there are now: counted earlier, one that ends meanwhile would hide another. */
-static int alive_of(PyObject *ids)
+static int alive_of(PyObject *places)
 {
     int alive = 0;
-    for (Py_ssize_t i = 0; ids && i < PyTuple_GET_SIZE(ids); i++) {
+    for (Py_ssize_t i = 0; places && i < PyTuple_GET_SIZE(places); i++) {
+        PyObject *ids = PyTuple_GET_ITEM(places, i);
+        if (!PyList_Check(ids) || !PyList_GET_SIZE(ids)) continue;
         char path[64];
         struct stat task;
-        PyOS_snprintf(path, sizeof path, "/proc/self/task/%ld", PyLong_AsLong(PyTuple_GET_ITEM(ids, i)));
+        PyOS_snprintf(path, sizeof path, "/proc/self/task/%ld", PyLong_AsLong(PyList_GET_ITEM(ids, 0)));
         alive += stat(path, &task) == 0;
     }
     return alive;

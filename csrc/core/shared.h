@@ -136,7 +136,9 @@ extern int tc_borrowed_files;         /* this copy's descriptors are its creator
 extern unsigned tc_closed_generation; /* in this copy all descriptors of earlier generations were closed */
 /* Whether the descriptor of an object of that generation is this process's own, and still the same file. */
 int tc_may_close(unsigned generation);
-/* But idle hosts and those of `harmless`, a tuple of ids or NULL. How many, or -errno: not to be known. */
+/* But idle hosts and those of `harmless`: NULL, or a tuple with a list for each of some threads, in which its kernel id
+ * is as long as it holds no lock. With the interpreter lock, and true until that is given up. How many, or -errno: not
+ * to be known. */
 int tc_other_threads(PyObject *harmless);
 
 /* keeper.c */

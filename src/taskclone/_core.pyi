@@ -100,7 +100,7 @@ def copied_start(
     prepare: Callable[[], object] | None = None,
     how: _How | None = None,
     leave_out: Sequence[Any] = (),
-    harmless_threads: tuple[int, ...] = (),
+    harmless_threads: tuple[list[int], ...] = (),
     /,
 ) -> _Copied: ...
 def flush_streams() -> None: ...
@@ -109,7 +109,7 @@ def fork_start(
     setup: _Setup | None,
     prepare: Callable[[], object] | None,
     how: _How,
-    harmless_threads: tuple[int, ...],
+    harmless_threads: tuple[list[int], ...],
     /,
 ) -> _Child | None: ...
 def generation() -> int: ...

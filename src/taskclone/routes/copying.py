@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from taskclone._core import _How
 
-__all__ = ["check", "look_at_threads", "own_threads", "prepare_of", "quiet", "warn_of_threads"]
+__all__ = ["Place", "check", "look_at_threads", "own_threads", "prepare_of", "quiet", "warn_of_threads"]
 
 _F = CloneFlags
 _CARRIED = int(
@@ -61,9 +62,9 @@ def check(route: str, plan: Plan) -> None:
     object.__setattr__(plan, "how", how)
 
 
-def look_at_threads(plan: Plan) -> tuple[int, ...]:
+def look_at_threads(plan: Plan) -> tuple[list[int], ...]:
     """Before a copy: the warning where there are others, which a bare copy does not give. It is refused by the core,
-    which has to know the ids of those that do not matter; they are returned."""
+    which has to know the ids of those that do not matter; they are returned, in lists that change (``Place``)."""
     form, flags, _, careful = plan.how
     if flags & _FILES:
         _choose_hooks()
@@ -76,15 +77,50 @@ def look_at_threads(plan: Plan) -> tuple[int, ...]:
 
 # ---- other threads --------------------------------------------------------------------------------------------------
 
-own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-"""Threads of this package that hold no lock whenever another thread forks."""
+
+class Place:
+    """Where a thread of this package is: in the package's code, or in somebody else's, where it may hold any lock."""
+
+    __slots__ = ("ids", "left")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        """Its kernel id, as long as it holds no lock that a copy would miss. The core looks at the list itself when it
+        copies, with the interpreter lock, so that it is true at that moment."""
+        self.left = time.monotonic()
+        """When it went into foreign code, or its thread was about to be started."""
+
+    @contextlib.contextmanager
+    def foreign(self) -> Iterator[None]:
+        """For the thread itself: in the block it may run anything."""
+        number, self.left = self.ids[:], time.monotonic()
+        self.ids.clear()
+        try:
+            yield
+        finally:
+            self.ids[:] = number
+
+
+own_threads: weakref.WeakKeyDictionary[threading.Thread, Place] = weakref.WeakKeyDictionary()
+"""Threads of this package that mostly hold no lock."""
+_MOMENT = 0.01
+"""Seconds in foreign code for which a copy waits: mostly a future is told its result, and who waited for it submits the
+next call before the thread is back."""
 _quiet: set[tuple[int, int]] = set()
 
 
-def _harmless_threads() -> tuple[int, ...]:
+def _others_of_ours() -> list[Place]:
+    """Those of the other own threads, after a moment for them to come back to our code."""
     here = _thread.get_ident()
-    ids = [thread.native_id for thread in own_threads if thread.is_alive() and thread.ident != here]
-    return tuple(number for number in ids if number is not None)
+    others = [place for thread, place in own_threads.items() if thread.is_alive() and thread.ident != here]
+    end = time.monotonic() + _MOMENT
+    while (now := time.monotonic()) < end and any(not place.ids and now < place.left + _MOMENT for place in others):
+        time.sleep(0.00005)
+    return others
+
+
+def _harmless_threads() -> tuple[list[int], ...]:
+    return tuple(place.ids for place in _others_of_ours())
 
 
 @contextlib.contextmanager
@@ -102,7 +138,9 @@ def warn_of_threads() -> None:
     """A DeprecationWarning where the caller of this package has other threads: see the message."""
     if (generation(), _thread.get_ident()) in _quiet:
         return
-    if _thread._count() + threads_running() <= sum(thread.is_alive() for thread in own_threads):
+    count = _thread._count() + threads_running()  # the main thread is not in it; the caller is, where it is another
+    harmless = sum(bool(place.ids) for place in _others_of_ours())
+    if count <= harmless + any(thread.ident == _thread.get_ident() for thread in own_threads):
         return
     if not threads_running() and len(sys._current_frames()) == 1:
         return  # a task of a process with threads: the count is that process's
