@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "descriptor.h"
 #include "error.h"
 #include "rawfork.h"
 #include "sys.h"
@@ -78,6 +79,7 @@ void tc_in_copy(void)
     tc_hosts_after_fork();
     tc_keeper_after_fork();
     tc_looks_after_fork();
+    tc_descriptors_after_fork();
     if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
     tc_counters.threads = 0;
     tc_current = NULL;

@@ -10,6 +10,7 @@
  *   host.c          host threads, the pool of parked ones
  *   forks.c         what happens around a fork
  *   bell.c          descriptors that tell event loops of an outcome
+ *   descriptor.c    other descriptors, and who closes them
  *   settle.c        zombie, status and host of a task that has ended
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
