@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import trio
 
+from copyforms import IN_NAMESPACES
 from creator import run
 from loops import EACH, LIVE, ROUTES, Loop, waiting
 from proc import descriptors, pipe, threads
@@ -391,3 +392,31 @@ def test_a_copy_does_not_await_the_tasks_of_its_creator(loop: Loop) -> None:
         for task in (shared, copied):
             with pytest.raises(ChildProcessError):
                 call(loop.run, inner, task, timeout=20)
+
+
+@IN_NAMESPACES
+def test_the_copy_of_a_pid_1_that_is_a_pid_1_leaves_the_creators_await_alone() -> None:
+    """It has the creator's epoll(7) instance, and drops the coroutine that waits in it."""
+    script = """
+import asyncio
+async def outcome_of(task):
+    return await task
+async def main():
+    task = clone(os.read, held, 1, flags=SHARED)
+    waiter = asyncio.ensure_future(outcome_of(task))
+    await asyncio.sleep(0)
+    copy = fork("NEWPID")
+    if copy is None:
+        waiter.get_coro().close()
+        os._exit(os.getpid())
+    say(os.getpid(), copy.result(10))
+    os.write(release, b"x")
+    say(await asyncio.wait_for(waiter, 5))
+container = fork("NEWUSER|NEWPID")
+if container is None:
+    held, release = os.pipe()
+    asyncio.run(main())
+    sys.exit(0)
+container.wait()
+"""
+    assert run(script) == (0, "1 1\nb'x'\n", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -12,7 +13,19 @@ from typing import Any
 import pytest
 
 from proc import descriptors, held, until
-from taskclone import CAPTURE, SHARED, CloneFlags, StartError, TaskDied, UnsupportedOperation, call, clone
+from taskclone import (
+    CAPTURE,
+    SHARED,
+    ChildSetup,
+    CloneFlags,
+    StartError,
+    Task,
+    TaskDied,
+    UnsupportedOperation,
+    call,
+    clone,
+    fork,
+)
 from taskclone.capture import LAST_WORDS
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -158,3 +171,72 @@ def test_only_the_last_of_many_words() -> None:
 def test_the_constant_is_one_object() -> None:
     assert pickle.loads(pickle.dumps(CAPTURE)) is CAPTURE
     assert repr(CAPTURE) == "CAPTURE"
+
+
+# ---- whose the descriptors are --------------------------------------------------------------------------------------
+
+
+def captured_in_a_memfd() -> tuple[list[Task[Any]], list[int]]:
+    """A task that has ended, in a list that holds it alone, and the numbers of its captured files."""
+    task = clone(speak, stdout=CAPTURE, stderr=CAPTURE)
+    task.wait(10)
+    return [task], [fd for fd, file in descriptors().items() if "taskclone-std" in file]
+
+
+def occupy(numbers: list[int]) -> None:
+    for number in numbers:
+        os.dup2(0, number)
+
+
+def still_open(numbers: list[int]) -> bool:
+    return all(number in descriptors() for number in numbers)
+
+
+def test_a_task_with_a_file_table_of_its_own_leaves_them_to_the_creator() -> None:
+    holder, numbers = captured_in_a_memfd()
+    assert len(numbers) == 2
+
+    def body() -> tuple[str, bool]:
+        occupy(numbers)
+        with pytest.raises(UnsupportedOperation, match="file table") as caught:
+            holder[0].stdout  # noqa: B018
+        answer = str(caught.value)
+        del caught  # the traceback holds the task
+        holder.clear()
+        gc.collect()
+        return answer, still_open(numbers)
+
+    assert call(body, flags="VM", timeout=10)[1], "the task's own files of these numbers"
+    with clone(int):  # a start closes what was left
+        pass
+    assert not any("taskclone-std" in file for file in descriptors().values())
+
+
+def test_a_copy_that_has_none_of_them_closes_no_other_file() -> None:
+    holder, numbers = captured_in_a_memfd()
+    copy = fork(setup=ChildSetup(close_fds=True))
+    if copy is None:
+        occupy(numbers)
+        try:
+            holder[0].stdout  # noqa: B018
+        except UnsupportedOperation:
+            holder.clear()
+            gc.collect()
+            os._exit(0 if still_open(numbers) else 9)
+        os._exit(8)
+    assert copy.result(10) == 0
+    assert holder[0].stdout == b"said\n"
+
+
+def test_a_copy_that_shares_them_leaves_them_open() -> None:
+    holder, numbers = captured_in_a_memfd()
+
+    def body() -> bytes | None:
+        said = holder[0].stdout
+        holder.clear()
+        gc.collect()
+        return said
+
+    assert call(body, flags="FILES", bare=True, timeout=10) == b"said\n"
+    assert still_open(numbers)
+    assert (holder[0].stdout, holder[0].stderr) == (b"said\n", b"complained\n")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from copyforms import IN_NAMESPACES
 from creator import run
 from executors import EVERY, ROUTES, WITH_PID, wait_for
 from proc import threads, until
@@ -226,3 +227,106 @@ if pid == 0:
 say(os.waitpid(pid, 0)[1], job.done())
 """
     assert run(script) == (0, "refused\n0 False\n", "")
+
+
+@pytest.mark.parametrize("where", ["callback", "result"])
+def test_the_executors_thread_in_somebody_elses_code_is_as_other_threads_are(where: str) -> None:
+    """There it may hold any lock, and the copy would have it locked for ever."""
+    script = f"""
+import warnings
+warnings.simplefilter("ignore")
+lock, inside, go_on = threading.Lock(), threading.Event(), threading.Event()
+def hold(*ignored):
+    with lock:
+        inside.set()
+        go_on.wait()
+class Result:
+    def __reduce__(self):
+        return hold, ()
+def attempt():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        clone(int).result(5)
+    try:
+        answer = clone(lambda: lock.acquire(timeout=1), flags="FILES").result(5)
+    except UnsupportedOperation:
+        answer = "refused"
+    say([warning.category.__name__ for warning in seen], answer)
+executor = Executor(1)
+job = executor.submit(Result if {where!r} == "result" else int)
+if {where!r} == "callback":
+    job.add_done_callback(hold)
+inside.wait()
+attempt()
+go_on.set()
+executor.submit(int).result()  # the thread is back
+attempt()
+executor.shutdown()
+attempt()
+"""
+    beside, alone = "['DeprecationWarning'] refused\n", "[] True\n"
+    assert run(script) == (0, beside + alone + alone, "")
+
+
+@pytest.mark.parametrize("flags", ["PROCESS", "SHARED"])
+def test_in_a_callback_the_thread_that_ends_a_call_is_as_other_threads_are(flags: str) -> None:
+    script = f"""
+flags = {flags}
+lock, inside, go_on = threading.Lock(), threading.Event(), threading.Event()
+def hold(job):
+    with lock:
+        inside.set()
+        go_on.wait()
+executor = Executor(1, flags, timeout=0.05)
+executor.submit(time.sleep, 60).add_done_callback(hold)
+inside.wait()
+try:
+    say(clone(lambda: lock.acquire(timeout=1), flags="FILES").result(5))
+except UnsupportedOperation:
+    say("refused")
+go_on.set()
+executor.shutdown()
+say(clone(lambda: lock.acquire(timeout=1), flags="FILES").result(5))
+"""
+    assert run(script) == (0, "refused\nTrue\n", "")
+
+
+@IN_NAMESPACES
+def test_the_copy_of_a_pid_1_that_is_a_pid_1_ends_without_the_executors_calls() -> None:
+    """As in a container, whose first process starts a task in a PID namespace of its own."""
+    script = """
+container = fork("NEWUSER|NEWPID")
+if container is None:
+    executor = Executor(1)
+    say(executor.submit(abs, -1).result(10))
+    copy = fork("NEWPID")
+    if copy is None:
+        try:
+            executor.submit(abs, -2)
+        except RuntimeError:
+            say(os.getpid(), "refused")
+        executor.shutdown()
+        sys.exit(3)
+    say(os.getpid(), "the copy ended with", copy.result(10))
+    sys.exit(0)
+container.wait()
+"""
+    assert run(script) == (0, "1\n1 refused\n1 the copy ended with 3\n", "")
+
+
+@IN_NAMESPACES
+def test_a_task_that_is_a_pid_1_cannot_submit_to_a_pid_1s() -> None:
+    script = """
+container = fork("NEWUSER|NEWPID")
+if container is None:
+    with Executor(1, SHARED) as executor:
+        def body():
+            try:
+                executor.submit(abs, -1)
+            except RuntimeError as error:
+                return os.getpid(), str(error)[:37]
+        say(os.getpid(), *clone(body, flags="VM|FILES|NEWPID").result(10))
+    sys.exit(0)
+container.wait()
+"""
+    assert run(script) == (0, "1 1 this executor belongs to process 1: a\n", "")

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "bell.h"
+#include "descriptor.h"
 #include "error.h"
 #include "shared.h"
 #include "sys.h"
@@ -29,30 +30,9 @@ static unsigned char census; /* of those whose holder is gone and could not say 
 /* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
 int tc_child_is_copy(const struct tc_child *self) { return self->owner && self->generation != tc_generation; }
 
-static struct number {
-    struct number *next;
-    int fd;
-} *unclosed;
-
 void tc_child_close_fd(const struct tc_child *self, int fd)
 {
-    if (self->file_table == tc_file_table())
-        close(fd);
-    else if (!self->file_table) {
-        struct number *one = PyMem_Malloc(sizeof *one);
-        if (!one) return; /* a descriptor is lost: there is no memory left to say so */
-        *one = (struct number){unclosed, fd};
-        unclosed = one;
-    } /* else it is a task's that made the child, and goes with that */
-}
-
-static void close_left(void)
-{
-    if (!tc_own_files()) return;
-    for (struct number *one; (one = unclosed); PyMem_Free(one)) {
-        unclosed = one->next;
-        close(one->fd);
-    }
+    tc_close_in(self->file_table, self->owner ? self->generation : tc_generation, fd);
 }
 
 static void link_child(struct tc_child *self, struct list *list)
@@ -101,7 +81,6 @@ PyObject *tc_children_forget(PyObject *module, PyObject *unused)
     (void)module, (void)unused;
     struct tc_child *child = forgotten.first;
     running = forgotten = (struct list){0};
-    unclosed = NULL;
     for (struct tc_child *next; child; child = next) {
         next = child->next;
         Py_INCREF(child);
@@ -323,7 +302,7 @@ PyObject *tc_child_new(PyTypeObject *type, int daemon)
         return tc_raise_named("UnsupportedOperation",
                               "this thread has a file table of its own, in which the descriptor of a child would be no "
                               "other thread's: start it from another thread");
-    close_left();
+    tc_close_left();
     struct tc_child *self = (struct tc_child *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->pidfd = -1;

@@ -35,8 +35,7 @@ void tc_child_close(struct tc_child *self);
 int tc_child_is_copy(const struct tc_child *self);
 /* False in a copy that shares descriptors with the creator, whose child it is: the numbers are the creator's too. */
 int tc_child_may_close(const struct tc_child *self);
-/* Closes a descriptor of the child's. Where the caller has another file table, in which the number is another file's,
- * it is left to the creator, if it is the creator's. With the interpreter lock. */
+/* Closes a descriptor of the child's, as tc_close_in() does. With the interpreter lock. */
 void tc_child_close_fd(const struct tc_child *self, int fd);
 /* From now on there is something to wait for. */
 void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flags);

@@ -18,7 +18,7 @@ struct tc_copy {
     enum tc_form form;
     int careful;        /* bare: other threads are refused */
     int hooked;         /* bare, found out by tc_copy(): the interpreter's own steps around a fork are taken */
-    PyObject *harmless; /* bare: NULL or a tuple, the kernel's ids of threads that hold no lock, if they still live */
+    PyObject *harmless; /* bare: NULL or a tuple, see tc_other_threads() */
     uint64_t held;      /* relay, bare: signals that stay blocked in the copy until they are handled */
     /* In the copy, after the steps: handles them. It may leave an exception. NULL: there is nothing to handle. */
     void (*handle)(const struct tc_copy *copy);

@@ -8,9 +8,16 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "descriptor.h"
 #include "error.h"
 #include "rawfork.h"
 #include "sys.h"
+
+PyObject *tc_generation_now(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromUnsignedLong(tc_generation);
+}
 
 /* A task whose result is there ends in a moment, and only then is its host idle: at most 50 ms for all. */
 static void await_done_tasks(void)
@@ -60,6 +67,7 @@ void tc_in_copy(void)
     tc_hosts_after_fork();
     tc_keeper_after_fork();
     tc_looks_after_fork();
+    tc_descriptors_after_fork();
     if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
     tc_counters.threads = 0;
     tc_current = NULL;
@@ -78,13 +86,15 @@ static void in_forked_child(void)
 /* ---- threads that a bare copy would lose ------------------------------------------------------------------------ */
 
 /* How many of these threads there are now: counted earlier, one that ends meanwhile would hide another. */
-static int alive_of(PyObject *ids)
+static int alive_of(PyObject *places)
 {
     int alive = 0;
-    for (Py_ssize_t i = 0; ids && i < PyTuple_GET_SIZE(ids); i++) {
+    for (Py_ssize_t i = 0; places && i < PyTuple_GET_SIZE(places); i++) {
+        PyObject *ids = PyTuple_GET_ITEM(places, i);
+        if (!PyList_Check(ids) || !PyList_GET_SIZE(ids)) continue;
         char path[64];
         struct stat task;
-        PyOS_snprintf(path, sizeof path, "/proc/self/task/%ld", PyLong_AsLong(PyTuple_GET_ITEM(ids, i)));
+        PyOS_snprintf(path, sizeof path, "/proc/self/task/%ld", PyLong_AsLong(PyList_GET_ITEM(ids, 0)));
         alive += stat(path, &task) == 0;
     }
     return alive;

@@ -2,6 +2,7 @@
 #include "bell.h"
 #include "children.h"
 #include "copied.h"
+#include "descriptor.h"
 #include "interp.h"
 #include "kcmp.h"
 #include "mapper.h"
@@ -24,8 +25,10 @@ static PyMethodDef methods[] = {
     {"fork_hooks", tc_fork_hooks, METH_VARARGS, "fork_hooks(list, kept)"},
     {"copied_hooks", tc_copied_hooks, METH_VARARGS, "copied_hooks(signal, arguments, finish, nothing)"},
     {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(type, ...) -> Copied, in the creator"},
+    {"descriptor", tc_descriptor, METH_O, "descriptor(number) -> Descriptor, which owns it from now on"},
     {"flush_streams", tc_flush_streams, METH_NOARGS, "flush sys.stdout and sys.stderr"},
     {"fork_start", tc_fork_start, METH_VARARGS, "fork_start(type, ...) -> Child, in the creator; None in the copy"},
+    {"generation", tc_generation_now, METH_NOARGS, "counted up in each copy of this memory, where a pid may recur"},
     {"hosts_end", tc_hosts_end, METH_NOARGS, "end the idle hosts and the keeper"},
     {"in_task", tc_in_task, METH_NOARGS, "True in a task that shares memory"},
     {"kcmp", tc_kcmp, METH_VARARGS, "kcmp(pid1, pid2, type, index1=0, index2=0) -> 0, 1 or 2"},
@@ -55,8 +58,8 @@ static int fill(PyObject *module)
     }
     if (filled) return PyDict_Merge(PyModule_GetDict(module), filled, 0);
     if (tc_bell_ready(module) < 0 || tc_children_ready(module) < 0 || tc_copied_ready(module) < 0 ||
-        tc_mapper_ready(module) < 0 || tc_mapping_ready(module) < 0 || tc_shared_ready(module) < 0 ||
-        tc_forks_init() < 0 || tc_death_init() < 0 || tc_body_init() < 0 ||
+        tc_mapper_ready(module) < 0 || tc_descriptor_ready(module) < 0 || tc_mapping_ready(module) < 0 ||
+        tc_shared_ready(module) < 0 || tc_forks_init() < 0 || tc_death_init() < 0 || tc_body_init() < 0 ||
         PyModule_AddIntConstant(module, "FORK", TC_FORK) < 0 ||
         PyModule_AddIntConstant(module, "RELAY", TC_RELAY) < 0 ||
         PyModule_AddIntConstant(module, "BARE", TC_BARE) < 0 || PyModule_AddIntConstant(module, "NEW", TC_NEW) < 0 ||

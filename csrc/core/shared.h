@@ -12,6 +12,7 @@
  *   host.c          host threads, the pool of parked ones
  *   forks.c         what happens around a fork
  *   bell.c          descriptors that tell event loops of an outcome
+ *   descriptor.c    other descriptors, and who closes them
  *   settle.c        zombie, status and host of a task that has ended
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
@@ -160,7 +161,10 @@ PyObject *tc_before_fork(PyObject *module, PyObject *unused);
 /* In the child of a fork: none of the creator's threads and tasks is here. pthread_atfork sees to it, where there is a
  * fork. */
 void tc_in_copy(void);
-/* But idle hosts and those of `harmless`, a tuple of ids or NULL. How many, or -errno: not to be known. */
+PyObject *tc_generation_now(PyObject *module, PyObject *unused);
+/* But idle hosts and those of `harmless`: NULL, or a tuple with a list for each of some threads, in which its kernel id
+ * is as long as it holds no lock. With the interpreter lock, and true until that is given up. How many, or -errno: not
+ * to be known. */
 int tc_other_threads(PyObject *harmless);
 
 /* keeper.c */

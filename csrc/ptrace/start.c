@@ -1,8 +1,6 @@
 /* The creator's side: everything is allocated here, then the tracer is made. */
 #include "tracer.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,13 +9,15 @@
 #include "cstrings.h"
 #include "sys.h"
 
-/* The tracer's id, or -errno. By the bare system call: it will make nothing but system calls, so it needs none of the
- * handlers and locks that libc's fork() deals with, which take time, and hang after a death inside malloc. Without an
- * exit signal: no os.wait() of the creator takes it. */
-static long start(struct tc_spec *spec, int *pidfd, int *read_end)
+/* The tracer's id, or -errno of the system call that is named then. By the bare system call: it will make nothing but
+ * system calls, so it needs none of the handlers and locks that libc's fork() deals with, which take time, and hang
+ * after a death inside malloc. Without an exit signal: no os.wait() of the creator takes it. */
+static long start(struct tc_spec *spec, int *pidfd, int *read_end, const char **call)
 {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC)) return -errno;
+    *call = "pipe2";
+    int ends[2], err = tp_pipe(ends);
+    if (err) return err;
+    *call = "clone";
     pid_t creator = getpid();
     tc_block_signals(&spec->sigmask); /* the interpreter's handlers must not run in the tracer */
     long pid = TC_SYS(SYS_clone, CLONE_PIDFD, 0, pidfd, 0, 0);
@@ -48,10 +48,11 @@ PyObject *tp_start(PyObject *module, PyObject *args)
         spec.envp = (char *const *)c_environment;
         int pidfd = -1, read_end = -1;
         long pid;
+        const char *call;
         Py_BEGIN_ALLOW_THREADS;
-        pid = start(&spec, &pidfd, &read_end);
+        pid = start(&spec, &pidfd, &read_end, &call);
         Py_END_ALLOW_THREADS;
-        result = pid < 0 ? tc_raise((int)-pid, "clone") : Py_BuildValue("(iii)", (int)pid, pidfd, read_end);
+        result = pid < 0 ? tc_raise((int)-pid, call) : Py_BuildValue("(iii)", (int)pid, pidfd, read_end);
     }
     PyMem_Free(c_environment);
     PyMem_Free(c_argv);

@@ -39,6 +39,31 @@ static void on_end_asked(int sig)
     tp_end_asked = 1;
 }
 
+/* Out of 0..2, which are free where the caller has closed its streams: there the program would have got the pipe for
+ * its own, or lost it to one. */
+static int lift(int *fd)
+{
+    if (*fd >= 3) return 0;
+    long lifted = TC_SYS(SYS_fcntl, *fd, F_DUPFD_CLOEXEC, 3);
+    if (lifted < 0) return (int)lifted;
+    TC_SYS(SYS_close, *fd);
+    *fd = (int)lifted;
+    return 0;
+}
+
+int tp_pipe(int ends[2])
+{
+    int err = (int)TC_SYS(SYS_pipe2, ends, O_CLOEXEC);
+    if (err) return err;
+    err = lift(&ends[0]);
+    if (!err) err = lift(&ends[1]);
+    if (err) {
+        TC_SYS(SYS_close, ends[0]);
+        TC_SYS(SYS_close, ends[1]);
+    }
+    return err;
+}
+
 /* In the child that becomes the program: not before it is traced. */
 static _Noreturn void become_program(struct tc_spec *spec, const int *gate)
 {
@@ -51,9 +76,9 @@ static _Noreturn void become_program(struct tc_spec *spec, const int *gate)
 /* Makes the program's process and attaches to it. The steps are named as the creator shows them. */
 static void start_program(struct tp_tracer *t, struct tc_spec *spec)
 {
-    int gate[2];
-    if (pipe2(gate, O_CLOEXEC)) {
-        tp_tell_failure(t, "pipe2", errno);
+    int gate[2], failed = tp_pipe(gate);
+    if (failed) {
+        tp_tell_failure(t, "pipe2", -failed);
         return;
     }
     spec->parent_death = SIGKILL; /* until it is traced; then EXITKILL sees to it, from a set-uid program too */

@@ -5,13 +5,12 @@ Neither is imported here: what runs the caller has been imported.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from taskclone._core import in_task
+from taskclone._core import generation
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,7 +93,7 @@ async def _nothing() -> None:
 
 async def _asyncio_readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     waiter: asyncio.Future[None] = loop.create_future()
-    here = os.getpid()
+    here = generation()
 
     def wake() -> None:
         if not waiter.done():  # cancelled meanwhile; or called again, as the descriptor stays readable
@@ -108,5 +107,6 @@ async def _asyncio_readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
         await waiter
     finally:
         # A copy of this process that drops the coroutine has the same epoll(7) instance: it would be removed there.
-        if os.getpid() == here or in_task():
+        # (No comparison of process ids: the copy of a pid 1 in a PID namespace of its own is pid 1, too.)
+        if generation() == here:
             loop.remove_reader(fd)

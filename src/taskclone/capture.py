@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from typing import TYPE_CHECKING
+
+from taskclone._core import descriptor
+from taskclone.errors import UnsupportedOperation
+
+if TYPE_CHECKING:
+    from taskclone._core import Descriptor
 
 __all__ = ["CAPTURE", "Captured"]
 
@@ -29,32 +36,40 @@ LAST_WORDS = 2048
 
 
 class Captured:
-    """The files (memfd_create(2)) of a task's captured streams. Owns their descriptors."""
+    """The files (memfd_create(2)) of a task's captured streams. Owns their descriptors, and closes them where it is
+    collected, or leaves that to those whose they are.
 
-    __slots__ = ("_fds", "words_in")
+    Reading raises UnsupportedOperation in a task with a file table of its own, and in a copy with ``close_fds``.
+    """
+
+    __slots__ = ("_files", "words_in")
 
     def __init__(self) -> None:
-        self._fds: dict[str, int] = {}
+        self._files: dict[str, Descriptor] = {}
         self.words_in = "stderr"
         """The stream that has what is said on stderr."""
 
     def open(self, name: str) -> int:
         """A new file for "stdout" or "stderr"; its descriptor stays this object's."""
         fd = os.memfd_create(f"taskclone-{name}", os.MFD_CLOEXEC)
-        self._fds[name] = fd
+        self._files[name] = descriptor(fd)
         # A child of the task that opens the file anew has an offset of its own.
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
         return fd
 
     def read(self, name: str) -> bytes | None:
         """What has been written so far; None for a stream that is not captured."""
-        fd = self._fds.get(name)
-        return None if fd is None else _read(fd, 0)
+        file = self._files.get(name)
+        return None if file is None else _read(file.fileno(), 0)
 
     def last_words(self) -> str:
-        """The end of what went to stderr; "" where that is not captured."""
-        fd = self._fds.get(self.words_in)
-        if fd is None:
+        """The end of what went to stderr; "" where that is not captured, or cannot be read."""
+        file = self._files.get(self.words_in)
+        if file is None:
+            return ""
+        try:
+            fd = file.fileno()
+        except UnsupportedOperation:
             return ""
         start = max(0, os.fstat(fd).st_size - LAST_WORDS)
         words = _read(fd, start)
@@ -63,11 +78,8 @@ class Captured:
         return words.decode(errors="backslashreplace")
 
     def close(self) -> None:
-        while self._fds:
-            os.close(self._fds.popitem()[1])
-
-    def __del__(self) -> None:
-        self.close()
+        while self._files:
+            self._files.popitem()[1].close()
 
 
 def _read(fd: int, start: int) -> bytes:

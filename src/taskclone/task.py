@@ -179,7 +179,11 @@ class Task(Generic[R]):
 
     @property
     def stdout(self) -> bytes | None:
-        """What it has written to standard output: all of it once it has ended. None unless the plan's is CAPTURE."""
+        """What it has written to standard output: all of it once it has ended. None unless the plan's is CAPTURE.
+
+        Raises:
+            UnsupportedOperation: the caller has a file table of its own, in which the file is not open.
+        """
         return self._read_captured("stdout")
 
     @property

@@ -16,12 +16,13 @@ from concurrent import futures
 from time import monotonic as _now
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+from taskclone._core import generation, in_task
 from taskclone.errors import FlagError, StartError, UnsupportedOperation
 from taskclone.flags import PROCESS, CloneFlags, flag_names
 from taskclone.launch import check, end_task
 from taskclone.plan import Plan
 from taskclone.routes import copying
-from taskclone.routes.ownthreads import own_threads
+from taskclone.routes.ownthreads import Place, own_threads
 from taskclone.task import Task, check_timeout
 
 __all__ = ["Executor"]
@@ -45,9 +46,10 @@ class Executor(futures.Executor):
     Who starts the tasks matters where memory is copied: the copy has only the thread that forked, and whatever locks
     the others held. While fewer than ``max_workers`` calls run, ``submit`` starts the task itself, in the thread that
     calls it. Calls that had to wait are started by the executor's one thread when another call has ended. That thread
-    is asleep in poll(2) or waits for the executor's own lock whenever another thread forks, so it is never a danger
-    and no reason for a warning; a copied task that it starts is the copy of a moment in which the thread that
-    submitted may have been anywhere. If that thread holds locks which the calls need, or other threads run, submit
+    mostly sleeps in poll(2), and holds no lock then: it is no danger to a copy and no reason for a warning. While it
+    loads a result or runs a done-callback it may hold any, and is as other threads are: there is a warning, and a bare
+    copy is refused. A copied task that it starts is the copy of a moment in which the thread that submitted may have
+    been anywhere. If that thread holds locks which the calls need, or other threads run, submit
     no more than ``max_workers`` calls at a time, or share memory: with SHARED and THREAD none of this matters.
 
     With THREAD a call that does not react to its end (an exception that is raised in it) goes on beside the others;
@@ -112,6 +114,12 @@ class Executor(futures.Executor):
             self._pool.join()
 
 
+def _here() -> tuple[int, int, bool]:
+    """Of the caller's process, in which it differs from its copies and from tasks that share its memory. Not the id
+    alone: in a PID namespace of its own either has the id 1, as its creator may have."""
+    return generation(), os.getpid(), in_task()
+
+
 class _Call(NamedTuple):
     future: futures.Future[Any]
     context: contextvars.Context
@@ -137,6 +145,7 @@ class _Pool:
         self._copies = not plan.bits & CloneFlags.VM
         self._lingers = bool(plan.bits & CloneFlags.VM) and not plan.bits & CloneFlags.THREAD
         self._owner = os.getpid()
+        self._here = _here()
         # Reentrant: a finalizer that submits may run in the middle of a start. Held during each fork, see Executor.
         self._lock = threading.RLock()
         self._queue: deque[_Call] = deque()
@@ -147,6 +156,7 @@ class _Pool:
         self._finished = threading.Event()
         self._bell = -1
         # The thread's own:
+        self._place = Place()
         self._poll = select.poll()
         self._by_fd: dict[int, _Begun] = {}  # in the order of their starts, and so of their deadlines
         self._enders: list[threading.Thread] = []
@@ -154,7 +164,7 @@ class _Pool:
     # ---- by any thread ----
 
     def submit(self, call: _Call) -> futures.Future[Any]:
-        if os.getpid() != self._owner:  # before the lock, which a fork may have left locked
+        if _here() != self._here:  # before the lock, which a fork may have left locked
             raise RuntimeError(f"this executor belongs to process {self._owner}: a task or a fork cannot submit to it")
         if self._copies:
             copying.warn_of_threads()
@@ -175,17 +185,22 @@ class _Pool:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._bell, select.POLLIN)
         try:
-            self._thread = _own_thread("taskclone executor", self._run)
+            thread = threading.Thread(target=self._run, name="taskclone executor")
+            own_threads[thread] = self._place
+            thread.start()
         except RuntimeError:
             os.close(self._bell)
             raise
+        self._thread = thread
+        assert thread.native_id is not None
+        self._place.ids.append(thread.native_id)  # it waits for the lock
         _pools.add(self)
 
     def _ring(self) -> None:
         os.eventfd_write(self._bell, 1)
 
     def close(self, cancel: bool = False) -> None:
-        if os.getpid() != self._owner:
+        if _here() != self._here:
             return
         with self._lock:
             self._closed = True
@@ -200,7 +215,7 @@ class _Pool:
 
     def join(self) -> None:
         thread = self._thread
-        if os.getpid() != self._owner or thread is None or thread is threading.current_thread():
+        if _here() != self._here or thread is None or thread is threading.current_thread():
             return
         self._finished.wait()  # not join() alone: on 3.11 one that Ctrl-C interrupts takes the thread for ended
         thread.join()
@@ -293,41 +308,50 @@ class _Pool:
     def _settle(self, one: _Begun, error: BaseException | None) -> None:
         """Gives the future what the task has left, or an error."""
         value = None
-        if error is None:
-            assert isinstance(one.task, Task)
-            try:
-                # Not result(0): the news of a crash comes a moment before its host has seen to it.
-                error = one.task.exception()
-                value = one.task.result() if error is None else None
-            except BaseException as unexpected:
-                error = unexpected
-        with self._lock:
-            self._busy -= 1  # first: who has seen the future may submit
-        _tell(one.future, value, error)
-        del error  # its traceback may hold this frame
+        with self._place.foreign():  # a result may be of a type that does something when it is unpickled
+            if error is None:
+                assert isinstance(one.task, Task)
+                try:
+                    # Not result(0): the news of a crash comes a moment before its host has seen to it.
+                    error = one.task.exception()
+                    value = one.task.result() if error is None else None
+                except BaseException as unexpected:
+                    error = unexpected
+            with self._lock:
+                self._busy -= 1  # first: who has seen the future may submit
+            _tell(one.future, value, error)
+            del error, value  # the error's traceback may hold this frame
 
     def _end(self, one: _Begun, error: BaseException | None) -> None:
         """On a thread of its own: a task that shares memory takes its time, and the others shall not wait."""
-        task = one.task
+        task, place = one.task, Place()
         assert isinstance(task, Task)
 
         def end() -> None:
             nonlocal error
+            if self._copies:  # the end of one that shares memory looks after locks of others
+                place.ids.append(threading.get_native_id())
             try:
                 end_task(task)
                 error = error or TimeoutError(f"no result after {self._timeout:g} s: the task was ended ({task!r})")
             except BaseException as failure:  # TimeoutError, when it could not be ended: says where it is stuck
                 error = failure
-            _tell(one.future, None, error)
+            with place.foreign():
+                _tell(one.future, None, error)
             with self._lock:
                 self._busy -= 1
                 self._ring()
 
         self._enders = [thread for thread in self._enders if thread.is_alive()]
         try:
-            self._enders.append(_own_thread("taskclone executor: end", end))
+            ender = threading.Thread(target=end, name="taskclone executor: end")
+            own_threads[ender] = place
+            ender.start()
         except RuntimeError:  # 3.12 starts no thread once the interpreter's exit has begun
-            end()
+            with self._place.foreign():
+                end()
+        else:
+            self._enders.append(ender)
 
 
 def _tell(future: futures.Future[Any], value: object, error: BaseException | None) -> None:
@@ -338,13 +362,6 @@ def _tell(future: futures.Future[Any], value: object, error: BaseException | Non
             future.set_exception(error)
     except BaseException:  # a callback that raises what is no Exception; the other calls are not to suffer
         threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-
-
-def _own_thread(name: str, body: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=body, name=name)
-    own_threads.add(thread)
-    thread.start()
-    return thread
 
 
 # ---- the interpreter's exit -----------------------------------------------------------------------------------------

@@ -10,17 +10,18 @@ import gc
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from taskclone._core import BARE, FORK, RELAY, fork_hooks, threads_running
+from taskclone._core import BARE, FORK, RELAY, fork_hooks, generation, threads_running
 from taskclone.childsetup import ChildSetup
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.forms import default_exit_signal
 from taskclone.plan import Plan, unsupported
 from taskclone.routes import setup
-from taskclone.routes.ownthreads import own_threads
+from taskclone.routes.ownthreads import Place, own_threads
 
 if TYPE_CHECKING:
     from taskclone._core import _How
@@ -56,9 +57,9 @@ def check(route: str, plan: Plan) -> None:
     object.__setattr__(plan, "how", how)
 
 
-def look_at_threads(plan: Plan) -> tuple[int, ...]:
+def look_at_threads(plan: Plan) -> tuple[list[int], ...]:
     """Before a copy: the warning where there are others, which a bare copy does not give. It is refused by the core,
-    which has to know the ids of those that do not matter; they are returned."""
+    which has to know the ids of those that do not matter; they are returned, in lists that change (``Place``)."""
     form, flags, _, careful = plan.how
     if flags & _FILES:
         _choose_hooks()
@@ -71,19 +72,30 @@ def look_at_threads(plan: Plan) -> tuple[int, ...]:
 
 # ---- other threads --------------------------------------------------------------------------------------------------
 
+_MOMENT = 0.01
+"""Seconds in foreign code for which a copy waits: mostly a future is told its result, and who waited for it submits the
+next call before the thread is back."""
 _quiet: set[tuple[int, int]] = set()
 
 
-def _harmless_threads() -> tuple[int, ...]:
+def _others_of_ours() -> list[Place]:
+    """Those of the other own threads, after a moment for them to come back to our code."""
     here = _thread.get_ident()
-    ids = [thread.native_id for thread in own_threads if thread.is_alive() and thread.ident != here]
-    return tuple(number for number in ids if number is not None)
+    others = [place for thread, place in own_threads.items() if thread.is_alive() and thread.ident != here]
+    end = time.monotonic() + _MOMENT
+    while (now := time.monotonic()) < end and any(not place.ids and now < place.left + _MOMENT for place in others):
+        time.sleep(0.00005)
+    return others
+
+
+def _harmless_threads() -> tuple[list[int], ...]:
+    return tuple(place.ids for place in _others_of_ours())
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """The calling thread forks without a warning; for those who have given it at a better place."""
-    me = os.getpid(), _thread.get_ident()  # the child of the fork is not quiet
+    me = generation(), _thread.get_ident()  # the child of the fork is not quiet
     _quiet.add(me)
     try:
         yield
@@ -93,9 +105,11 @@ def quiet() -> Iterator[None]:
 
 def warn_of_threads() -> None:
     """A DeprecationWarning where the caller of this package has other threads: see the message."""
-    if (os.getpid(), _thread.get_ident()) in _quiet:
+    if (generation(), _thread.get_ident()) in _quiet:
         return
-    if _thread._count() + threads_running() <= sum(thread.is_alive() for thread in own_threads):
+    count = _thread._count() + threads_running()  # the main thread is not in it; the caller is, where it is another
+    harmless = sum(bool(place.ids) for place in _others_of_ours())
+    if count <= harmless + any(thread.ident == _thread.get_ident() for thread in own_threads):
         return
     if not threads_running() and len(sys._current_frames()) == 1:
         return  # a task of a process with threads: the count is that process's

@@ -19,7 +19,7 @@ from typing import Final
 from taskclone._core import Mapper
 from taskclone.childsetup import ChildSetup, IdMap, Range
 from taskclone.errors import StartError, UnsupportedOperation
-from taskclone.routes.ownthreads import own_threads
+from taskclone.routes.ownthreads import Place, own_threads
 from taskclone.rule import has_capability
 
 __all__ = ["Maps", "maps_of"]
@@ -58,8 +58,10 @@ def maps_of(setup: ChildSetup) -> Iterator[Maps]:
         return
     writer = _Writer(wanted, _commands(wanted))
     thread = threading.Thread(target=writer.serve, name="taskclone id maps", daemon=True)
-    own_threads.add(thread)  # it waits in the core until it is asked
+    own_threads[thread] = place = Place()
     thread.start()
+    assert thread.native_id is not None
+    place.ids.append(thread.native_id)  # it waits in the core until it is asked, by the task that is started now
     try:
         yield Maps(mapper=writer.mapper)
     except StartError as error:
