@@ -35,9 +35,10 @@ ALWAYS: Final = frozenset({"ignored kept"})
 """Observations that no flag changes: a control of its own shows that they can come out otherwise."""
 
 
-def about_namespaces(observation: str) -> bool:
-    """Whether only a namespace changes its answer."""
-    return observation.startswith("new ") or observation in ("is init", "semaphore is there")
+def part_of(observation: str) -> str:
+    """The part of the proof in whose sets it must give more than one answer: ``sharing`` or ``namespaces``."""
+    of_namespaces = observation.startswith("new ") or observation in ("is init", "semaphore is there")
+    return "namespaces" if of_namespaces else "sharing"
 
 
 def expected(case: Case) -> dict[str, Any]:

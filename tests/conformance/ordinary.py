@@ -1,4 +1,5 @@
-"""Who has every privilege turns himself into an ordinary user, who can still read the interpreter's files."""
+"""Who has every privilege turns himself into an ordinary user, who can still read the interpreter's files; and an
+ordinary user has a command run in which he has every privilege."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import os
 import struct
 from typing import Final
 
+IN_A_USER_NAMESPACE: Final = ("unshare", "--user", "--map-root-user")
+"""What stands before such a command."""
 NOBODY: Final = 65534
 _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 4, 8
 _VERSION_3: Final = 0x20080522  # <linux/capability.h>

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from expectations import ALWAYS, about_namespaces
+from expectations import ALWAYS, part_of
 from observer import Proof
+from ordinary import IN_A_USER_NAMESPACE
 from refusals import ALLOWED
 from sets import bases, cases, needs_no_privilege, with_more_namespaces, with_one_namespace
 
@@ -21,7 +21,7 @@ from taskclone.rule import has_sys_admin
 
 WORST = 40
 """Failures that are printed."""
-IN_A_USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
+PARTS = ("sharing", "namespaces")
 
 
 def report(proof: Proof, where: str = "") -> str:
@@ -41,13 +41,14 @@ def one_sided(proof: Proof) -> set[str]:
     return {name for name, answers in proof.seen.items() if len(answers) < 2 and answers != {"as asked"}}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["sharing", "namespaces"], nargs="*", help="which sets; both without it")
+    parser.add_argument("--only", choices=PARTS, help="the sets without a namespace, or those with one or more")
     parser.add_argument("--privileged-only", action="store_true", help="only the sets that ask for a privilege")
-    chosen = parser.parse_args(arguments)
-    parts = chosen.part or ["sharing", "namespaces"]
-    found = cases(bases()) if "sharing" in parts else []
+    chosen = parser.parse_args()
+    parts = [chosen.only] if chosen.only else PARTS
+    # The empty set is the control for all others.
+    found = cases(bases() if "sharing" in parts else bases()[:1])
     if "namespaces" in parts:
         found += cases(with_one_namespace() + with_more_namespaces())
     where, deaf, rest = "", set[str](), False
@@ -62,16 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     proof.run()
     print(report(proof, where))
     unneeded = {one.reason for one in ALLOWED} - {reason for _, reason in proof.refused}
-    if len(parts) == 2 and not where and unneeded:
+    if not chosen.only and not where and unneeded:
         print(f"refusals that no set needs any more: {'; '.join(sorted(unneeded))}")
     if not chosen.privileged_only:
-        deaf = {name for name in one_sided(proof) - ALWAYS if "namespaces" in parts or not about_namespaces(name)}
+        deaf = {name for name in one_sided(proof) - ALWAYS if part_of(name) in parts}
         if deaf:
             print(f"always the same answer, so no proof: {', '.join(sorted(deaf))}")
     wrong = bool(proof.failures or deaf)
     if rest:
         sys.stdout.flush()
-        command = [*IN_A_USER_NAMESPACE, sys.executable, __file__, *parts, "--privileged-only"]
+        command = [*IN_A_USER_NAMESPACE, sys.executable, __file__, "--privileged-only", *sys.argv[1:]]
         wrong |= subprocess.run(command, check=False).returncode != 0
     return int(wrong)
 

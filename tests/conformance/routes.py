@@ -13,7 +13,6 @@ from taskclone.flags import SHARED, THREAD, CloneFlags
 
 F = CloneFlags
 HERE = Path(__file__).parent
-IN_A_USER_NAMESPACE: Final = ("unshare", "--user", "--map-root-user")
 
 FUNCTIONS: Final[dict[str, dict[str, Any]]] = {
     "fork": {},

@@ -30,7 +30,7 @@ TIMEOUT = 300 * SLOWNESS
 def prove(part: str, tell: list[str]) -> None:
     path = os.pathsep.join([str(HERE.parent), *sys.path])
     done = subprocess.run(
-        [sys.executable, HERE / "prove.py", part],
+        [sys.executable, HERE / "prove.py", "--only", part],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from routes import IN_A_USER_NAMESPACE, PROCESSES, WITHOUT_VFORK, answer_of
+from ordinary import IN_A_USER_NAMESPACE
+from routes import PROCESSES, WITHOUT_VFORK, answer_of
 
 from copyforms import IN_NAMESPACES
 from proc import PATIENCE, WALL, held
