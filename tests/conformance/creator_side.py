@@ -12,8 +12,8 @@ from typing import Any
 from sets import Case
 from task_side import Prepared, body, program, say
 
-from proc import until
-from taskclone import Task, TaskError, UnsupportedOperation, clone, fork
+from proc import children_of, descriptors, threads, until
+from taskclone import Task, TaskError, UnsupportedOperation, _core, clone, fork
 
 PROGRAM_WORDS, PROGRAM_GO = 9, 8
 """A shell has one digit for a descriptor."""
@@ -26,7 +26,9 @@ def serve(cases: Sequence[Case], first: int, words: int, go: int) -> None:
     os.dup2(words, PROGRAM_WORDS)
     os.dup2(go, PROGRAM_GO)
     prepared = Prepared(go)
+    opened = descriptors()
     say(words, semaphore=prepared.semaphore)
+    os.read(go, 1)
     for number in range(first, len(cases)):
         say(words, case=number)
         try:
@@ -46,7 +48,16 @@ def serve(cases: Sequence[Case], first: int, words: int, go: int) -> None:
         except TaskError as error:
             say(words, failed=f"its start: {error!r}"[:1000])
             say(words, after=prepared.changed(), granted=0)
-    say(words, end=True)
+    say(words, end=_left_behind(opened))
+
+
+def _left_behind(opened: dict[int, str]) -> list[str]:
+    """What all the cases together have left in their creator, but for idle hosts."""
+    _core.hosts_end()
+    until(lambda: len(threads()) == 1, "no thread is left")
+    new = {number: path for number, path in descriptors().items() if opened.get(number) != path}
+    children = children_of(os.getpid())
+    return [f"left behind: {what}" for what in (new, children) if what]
 
 
 def _start(case: Case, prepared: Prepared, words: int, go: int) -> Task[Any]:

@@ -65,6 +65,7 @@ def expected(case: Case) -> dict[str, Any]:
             "semaphore is there": not flags & F.NEWIPC,
             "undo outlives the task": bool(flags & F.SYSVSEM),
             "is init": bool(flags & F.NEWPID),
+            "getppid": _parent(flags),
         }
     return found
 
@@ -81,6 +82,13 @@ def _namespaces(case: Case) -> dict[str, bool]:
     elif case.flags & F.VM:
         found["time"] = False  # one memory, one mapping of the clocks: for the children only
     return found
+
+
+def _parent(flags: F) -> str:
+    """Whom the task takes for its parent (getppid(2)); a number of another PID namespace is shown as 0."""
+    if flags & F.NEWPID:
+        return "of another namespace"
+    return "the creator's" if flags & (F.PARENT | F.THREAD) else "the creator"
 
 
 def _keeps_handlers(case: Case) -> bool:

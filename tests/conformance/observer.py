@@ -95,7 +95,7 @@ class Proof:
         wanted = expected(case)
         wrong = [f"{name}: {found.get(name)}" for name, value in wanted.items() if found.get(name) != value]
         if "failed" in found:
-            wrong.append(found["failed"])
+            wrong.insert(0, found["failed"])
         if wrong:
             self.failures.append(f"{case}: {'; '.join(wrong)}")
             return
@@ -127,6 +127,7 @@ class _Creator:
                 os._exit(0)
             finally:
                 os._exit(1)
+        self.pidfd = os.pidfd_open(self.pid)  # it has sent no word yet, and waits for the first answer
         os.close(words)
         os.close(go)
         self.semaphore = -1
@@ -144,12 +145,14 @@ class _Creator:
                 break
             if "semaphore" in word:
                 self.semaphore = word["semaphore"]
+                os.write(self.go, b"\n")
             elif "case" in word:
                 self.current, found = word["case"], {}
             elif "refused" in word:
                 self.proof.refuse(self.proof.cases[self.current], word["refused"])
             elif "end" in word:
                 ended = True
+                self.proof.failures += word["end"]
             else:
                 self._step(word, found)
         self._finish()
@@ -158,16 +161,21 @@ class _Creator:
     def _step(self, word: dict[str, Any], found: dict[str, Any]) -> None:
         case = self.proof.cases[self.current]
         if "ready" in word:
-            found |= look(self.pid, word["ready"])
+            try:
+                found |= look(self.pid, word["ready"])
+            except OSError as error:
+                found["failed"] = f"the look at it: {error!r}"
             found["ready"] = True
         elif "started" in word:
             found["creator slept"] = "inside" in found
             found["started"] = True
         elif "inside" in word:
             found |= word["inside"]
+            parents = {0: "of another namespace", self.pid: "the creator", os.getpid(): "the creator's"}
+            found["getppid"] = parents.get(word.get("ppid"))
             found["inside"] = True
         elif "failed" in word:
-            found["failed"] = word["failed"]
+            found.setdefault("failed", word["failed"])
         elif "after" in word:
             found |= word["after"]
             found["granted"] = granted_as_asked(case, word["granted"], int(SHARING | NAMESPACES))
@@ -195,16 +203,14 @@ class _Creator:
         return word
 
     def _why(self) -> str:
-        return "it hangs" if self._alive() else "its creator has died"
+        return "its creator has died" if select.select([self.pidfd], [], [], 0)[0] else "it hangs"
 
     def _finish(self) -> None:
         """Ends the creator; its tasks end with it, or when they read the end of the pipe."""
         os.close(self.go)
         os.close(self.words)
-        with contextlib.suppress(ProcessLookupError):  # nobody else reaps it, and the kernel may have
-            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.close(self.pidfd)
         if self.semaphore >= 0 and libc.semctl(self.semaphore, 0, 0):  # IPC_RMID
             raise OSError(ctypes.get_errno(), "semctl")
-
-    def _alive(self) -> bool:
-        return os.path.exists(f"/proc/{self.pid}")

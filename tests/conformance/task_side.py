@@ -68,7 +68,7 @@ def body(words: int, go: int, semaphore: int) -> None:
         if error.errno != errno.EINVAL:
             raise
         reached = False  # no semaphore of that number in this IPC namespace
-    say(words, inside={"semaphore is there": reached, "is init": os.getpid() == 1})
+    say(words, inside={"semaphore is there": reached, "is init": os.getpid() == 1}, ppid=os.getppid())
 
 
 def program(words: int, go: int) -> list[str]:

@@ -187,3 +187,18 @@ answer = nest(0)
     level, how, number = answer_of(script, *IN_A_USER_NAMESPACE)
     assert (how, number) == ("StartError", "ENOSPC")
     assert 0 < level <= 32
+
+
+@IN_NAMESPACES
+def test_a_pid_namespace_whose_init_has_ended() -> None:
+    """ENOMEM for every later child (pid_namespaces(7)). A thread, and so a host, cannot even be made then: EINVAL."""
+    script = f"""
+import ctypes
+assert ctypes.CDLL(None).unshare({int(F.NEWPID)}) == 0
+clone(int).result()
+{refused(0)}"""
+    answers = answer_of(script, *IN_A_USER_NAMESPACE)
+    assert {name: tuple(answers[name]) for name in ("fork", "bare", "program", "thread")} == {
+        "fork": ("StartError", "ENOMEM"), "bare": ("StartError", "ENOMEM"), "program": ("StartError", "ENOMEM"),
+        "thread": ("StartError", "EINVAL"),
+    }  # fmt: skip
