@@ -81,14 +81,16 @@ def bases() -> tuple[int, ...]:
 
 
 def doors(flags: int) -> Iterator[Door]:
-    """The doors at which the set means something: ``bare`` and fork() are about copies of memory."""
+    """The doors at which the set means something: ``bare`` and fork() are about copies of memory, and an empty mount
+    namespace has no program to start."""
     yield "clone"
     if not flags & F.VM:
         if form_of(flags) != "bare":
             yield "bare"
         if not flags & F.VFORK:
             yield "fork"
-    yield "program"
+    if not flags & F.EMPTY_MNTNS:
+        yield "program"
 
 
 def cases(sets: Iterable[int]) -> list[Case]:

@@ -138,6 +138,15 @@ from task_side import say as say_word
     assert "the look at it" in failure
 
 
+def test_a_task_without_proc_is_found_by_its_parent() -> None:
+    nameless = """
+import task_side
+task_side.number_outside = lambda: 0
+"""
+    sets = [int(flags) for flags in (F(0), F.UNTRACED, F.FILES, F.VM, F.VM | F.VFORK)]
+    assert judged([(flags, flags) for flags in sets], nameless) == ([], len(sets))
+
+
 def test_a_signal_that_is_not_ignored_any_more_is_seen() -> None:
     """The one observation that no flag changes."""
     before = signal.signal(IGNORED, signal.SIG_IGN)
