@@ -17,7 +17,7 @@ from creator_side import serve
 from expectations import expected, granted_as_asked
 from refusals import ALLOWED
 from sets import NAMESPACES, SHARING, Case
-from task_side import HANDLED, IGNORED, libc, mask
+from task_side import HANDLED, IGNORED, libc
 
 from proc import SLOWNESS, Kcmp, children_of, shared_between
 
@@ -32,16 +32,18 @@ def look(creator: int, task: int) -> dict[str, Any]:
     found: dict[str, Any] = {f"kcmp {kind.name}": kind.name in shared for kind in Kcmp}
     for name in os.listdir(f"/proc/{task}/ns"):
         found[f"new {name}"] = _namespace(task, name) != _namespace(creator, name)
-    numbers = {}
-    with open(f"/proc/{task}/status", errors="replace") as file:
-        for line in file:
-            field, _, value = line.partition(":")
-            numbers[field] = value.strip()
+    numbers = status_of(task)
     found["in the creator's group"] = int(numbers["Tgid"]) == creator
     found["the creator's parent"] = int(numbers["PPid"]) == os.getpid()
-    found["handler kept"] = bool(mask(task, "SigCgt") >> HANDLED - 1 & 1)
-    found["ignored kept"] = bool(mask(task, "SigIgn") >> IGNORED - 1 & 1)
+    found["handler kept"] = bool(int(numbers["SigCgt"], 16) >> HANDLED - 1 & 1)
+    found["ignored kept"] = bool(int(numbers["SigIgn"], 16) >> IGNORED - 1 & 1)
     return found
+
+
+def status_of(task: int) -> dict[str, str]:
+    """The fields of /proc/TASK/status."""
+    with open(f"/proc/{task}/status", errors="replace") as file:
+        return {field: value.strip() for field, _, value in (line.partition(":") for line in file)}
 
 
 def _namespace(task: int, name: str) -> str:
@@ -162,7 +164,7 @@ class _Creator:
         case = self.proof.cases[self.current]
         if "ready" in word:
             try:
-                found |= look(self.pid, word["ready"] or self._only_child())
+                found |= look(self.pid, word["ready"] or self._child_named(word["here"]))
             except OSError as error:
                 found["failed"] = f"the look at it: {error!r}"
             found["ready"] = True
@@ -187,12 +189,13 @@ class _Creator:
             os.write(self.go, b"\n")
             found["gone on"] = True
 
-    def _only_child(self) -> int:
-        """The task that cannot say its id: the only child of the creator, or the only one besides it here."""
-        found = set(children_of(self.pid)) or set(children_of(os.getpid())) - {self.pid}
-        if len(found) != 1:
-            raise ProcessLookupError(f"the task is one of {found}")
-        return found.pop()
+    def _child_named(self, here: int) -> int:
+        """The task that knows only the id that it has in its own PID namespace: a child of the creator, or of this."""
+        found = [*children_of(self.pid), *children_of(os.getpid())]
+        named = [child for child in found if int(status_of(child)["NSpid"].split()[-1]) == here]
+        if len(named) != 1:
+            raise ProcessLookupError(f"of {found} {named} have the id {here}")
+        return named[0]
 
     def _word(self) -> dict[str, Any] | None:
         """The next line; None when there is none in time, or at the end."""

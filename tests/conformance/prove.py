@@ -64,7 +64,7 @@ def main() -> int:
     print(report(proof, where))
     unneeded = {one.reason for one in ALLOWED} - {reason for _, reason in proof.refused}
     if not chosen.only and not where and unneeded:
-        print(f"refusals that no set needs any more: {'; '.join(sorted(unneeded))}")
+        print(f"refusals that no set needs on this kernel: {'; '.join(sorted(unneeded))}")
     if not chosen.privileged_only:
         deaf = {name for name in one_sided(proof) - ALWAYS if part_of(name) in parts}
         if deaf:

@@ -10,6 +10,7 @@ import os
 import platform
 import signal
 import struct
+import threading
 from typing import Any, Final
 
 _SYS_RT_SIGACTION: Final = {"x86_64": 13, "aarch64": 134}[platform.machine()]
@@ -61,7 +62,7 @@ def number_outside() -> int:
 
 def body(words: int, go: int, semaphore: int) -> None:
     """A function's: ``words`` is where it says what it sees, ``go`` where it waits for a byte."""
-    say(words, ready=number_outside())
+    say(words, ready=number_outside(), here=threading.get_native_id())
     os.read(go, 1)
     memory.append(1)
     os.chdir(THERE)
@@ -132,7 +133,7 @@ class Prepared:
             "cwd is the creator's": os.getcwd() == THERE,
             "umask is the creator's": umask == OTHER_UMASK,
             "descriptor is the creator's": _is_open(OPENED) or not _is_open(CLOSED),
-            "disposition is the creator's": bool(mask("self", "SigIgn") >> CHANGED - 1 & 1),
+            "disposition is the creator's": _ignores(CHANGED),
             "undo outlives the task": self._value() != 0,
         }
         self._restore()
@@ -143,7 +144,8 @@ def _is_open(descriptor: int) -> bool:
     return os.path.exists(f"/proc/thread-self/fd/{descriptor}")
 
 
-def mask(task: int | str, field: str) -> int:
-    """A mask of signals in /proc/TASK/status."""
-    with open(f"/proc/{task}/status", errors="replace") as file:
-        return int(next(line for line in file if line.startswith(field)).split()[1], 16)
+def _ignores(number: int) -> bool:
+    """Whether this process ignores a signal, whatever its interpreter thinks."""
+    with open("/proc/self/status", errors="replace") as file:
+        ignored = next(line for line in file if line.startswith("SigIgn"))
+    return bool(int(ignored.split()[1], 16) >> number - 1 & 1)
