@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 KERNELS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kernels dev lint types format-c docs stress bench clean
+.PHONY: help demo test conformance test-kernels dev lint types format-c docs stress bench clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: $(VENV)/installed $(VENV)/testing ## run the whole suite
 
 stress: $(VENV)/installed $(VENV)/testing ## the stress tests alone
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+
+conformance: $(VENV)/installed ## every legal set by every route against the kernel: what was proved, what is refused and why
+	PYTHONPATH=tests $(BIN)/python tests/conformance/prove.py
 
 test-kernels: $(VENV)/installed $(VENV)/testing ## tests/kernels on Linux 5.10 to 7.3, emulated: 5 minutes; KERNELS="5.10 6.1" for some
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python tests/kernels/emulate $(KERNELS)

@@ -1,0 +1,53 @@
+"""The legal sets that a route refuses, and why: all there are. What is not here must be carried.
+
+An entry that no set needs, on the newest kernel either, can go; ``prove.py`` prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sets import Case
+
+from taskclone.flags import CloneFlags
+
+F = CloneFlags
+
+
+class Refusal(NamedTuple):
+    """One reason.
+
+    Attributes:
+        reason: in a few words, for the report.
+        covers: the cases that are refused for it.
+        words: what the UnsupportedOperation says among other things.
+    """
+
+    reason: str
+    covers: Callable[[Case], bool]
+    words: str
+
+
+def _on(routes: str, flags: int, without: int = 0) -> Callable[[Case], bool]:
+    """The cases on routes whose name begins so that have one of the flags, and none of ``without``."""
+    return lambda case: case.route.startswith(routes) and bool(case.flags & flags) and not case.flags & without
+
+
+ALLOWED: Final = (
+    Refusal("an elder's child: who copies itself cannot wait for it", _on("copied", F.PARENT), "not carry PARENT"),
+    Refusal("an elder's child: who copies itself cannot wait for it", _on("fork()", F.PARENT), "not carry PARENT"),
+    Refusal("an elder's child: the host cannot wait for it", _on("shared", F.PARENT), "not carry PARENT"),
+    Refusal("an elder's child: its creator cannot wait for it", _on("program", F.PARENT), "PARENT"),
+    Refusal("the I/O context would be the host's", _on("shared", F.IO, F.VFORK), "add VFORK"),
+    Refusal("execve in a thread ends the creator's process", _on("program", F.THREAD), "THREAD"),
+    Refusal("its setup would change the creator's handlers", _on("program", F.SIGHAND), "SIGHAND"),
+    Refusal("no clocks of its own before execve", _on("program", F.NEWTIME), "NEWTIME"),
+    Refusal("Linux 7.1 has it, the routes of shared memory not yet", _on("shared", F.EMPTY_MNTNS), "EMPTY_MNTNS"),
+    Refusal("Linux 7.1 has it, the routes of shared memory not yet", _on("thread", F.EMPTY_MNTNS), "EMPTY_MNTNS"),
+    Refusal(
+        "pthread_create cannot say it, nor unshare(2)",
+        _on("thread", F.IO | F.PARENT | F.VFORK | F.NEWTIME),
+        "beside THREAD",
+    ),
+)
