@@ -39,29 +39,15 @@ static void on_end_asked(int sig)
     tp_end_asked = 1;
 }
 
-/* Out of 0..2, which are free where the caller has closed its streams: there the program would have got the pipe for
- * its own, or lost it to one. */
-static int lift(int *fd)
-{
-    if (*fd >= 3) return 0;
-    long lifted = TC_SYS(SYS_fcntl, *fd, F_DUPFD_CLOEXEC, 3);
-    if (lifted < 0) return (int)lifted;
-    TC_SYS(SYS_close, *fd);
-    *fd = (int)lifted;
-    return 0;
-}
-
 int tp_pipe(int ends[2])
 {
     int err = (int)TC_SYS(SYS_pipe2, ends, O_CLOEXEC);
     if (err) return err;
-    err = lift(&ends[0]);
-    if (!err) err = lift(&ends[1]);
-    if (err) {
-        TC_SYS(SYS_close, ends[0]);
-        TC_SYS(SYS_close, ends[1]);
-    }
-    return err;
+    for (int i = 0; i < 2; i++) ends[i] = tc_not_a_stream(ends[i]);
+    if (ends[0] >= 0 && ends[1] >= 0) return 0;
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0) TC_SYS(SYS_close, ends[i]);
+    return ends[0] < 0 ? ends[0] : ends[1];
 }
 
 /* In the child that becomes the program: not before it is traced. */
