@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from proc import (
     held,
     in_call,
     may_make_user_namespaces,
+    pipe,
     shared_between,
     something_to_share,
     until,
@@ -71,10 +74,27 @@ def test_a_shared_task_shares_what_its_flags_say(flags: str) -> None:
     assert task.result() is None
 
 
-def test_a_hosted_task_with_io_is_refused() -> None:
-    """The I/O context belongs to the thread that clones: the host's, not the caller's. In place it is right."""
-    with pytest.raises(UnsupportedOperation, match="add VFORK"):
-        clone(os.getpid, flags="VM|FILES|IO")
+def test_the_io_context_is_that_of_the_thread_that_clones() -> None:
+    """The caller's in place, and where it clones itself onto a parked host's storage; else the host's: refused."""
+    with something_to_share(), pipe() as (read_end, write_end):
+        task = clone(os.read, read_end, 1, flags="VM|FILES|IO")
+        assert "IO" in shared_between(os.getpid(), task.pid)
+        os.write(write_end, b"x")
+        task.wait(10)
+    refused: list[str] = []
+
+    def elsewhere(**fields: Any) -> None:
+        try:
+            clone(os.getpid, flags="VM|FILES|IO", **fields)
+        except UnsupportedOperation as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    elsewhere(exit_signal=signal.SIGCHLD)
+    assert len(refused) == 2
+    assert all("I/O context would be the host's. Add VFORK" in text for text in refused)
 
 
 @pytest.mark.parametrize("flags", [*SETS, "VM|IO"])

@@ -261,6 +261,15 @@ PyObject *tc_shared_start(PyObject *module, PyObject *args)
         strncpy(task->name, name, sizeof task->name - 1);
         task->spec.name = task->name;
     }
+    if (flags & CLONE_IO && !task->in_place && !may_lend(task)) {
+        tc_raise_named("UnsupportedOperation",
+                       "the shared route carries IO where the caller itself clones: on the main thread and not in a "
+                       "task, without an exit signal, NEWPID and CHILD_SETTID; else the I/O context would be the "
+                       "host's. Add VFORK, or leave it out");
+        atomic_store(&task->references, 1);
+        tc_task_release(task);
+        return NULL;
+    }
     PyObject *handle = tc_handle_for(task);
     int err = handle ? start(task, (size_t)stack_size) : 0;
     if (handle && !err) return handle;

@@ -35,19 +35,14 @@ def _on(routes: str, flags: int, without: int = 0) -> Callable[[Case], bool]:
 
 
 ALLOWED: Final = (
-    Refusal("an elder's child: who copies itself cannot wait for it", _on("copied", F.PARENT), "not carry PARENT"),
-    Refusal("an elder's child: who copies itself cannot wait for it", _on("fork()", F.PARENT), "not carry PARENT"),
-    Refusal("an elder's child: the host cannot wait for it", _on("shared", F.PARENT), "not carry PARENT"),
-    Refusal("an elder's child: its creator cannot wait for it", _on("program", F.PARENT), "PARENT"),
-    Refusal("the I/O context would be the host's", _on("shared", F.IO, F.VFORK), "add VFORK"),
+    Refusal(
+        "its parent would be another: it could outlive the memory that it shares", _on("shared", F.PARENT), "PARENT"
+    ),
+    Refusal(
+        "the I/O context would be the host's, which clones where a pidfd of the creator is needed",
+        lambda case: case.route == "shared" and bool(case.flags & F.IO and case.flags & F.NEWPID),
+        "Add VFORK",
+    ),
     Refusal("execve in a thread ends the creator's process", _on("program", F.THREAD), "THREAD"),
     Refusal("its setup would change the creator's handlers", _on("program", F.SIGHAND), "SIGHAND"),
-    Refusal("no clocks of its own before execve", _on("program", F.NEWTIME), "NEWTIME"),
-    Refusal("Linux 7.1 has it, the routes of shared memory not yet", _on("shared", F.EMPTY_MNTNS), "EMPTY_MNTNS"),
-    Refusal("Linux 7.1 has it, the routes of shared memory not yet", _on("thread", F.EMPTY_MNTNS), "EMPTY_MNTNS"),
-    Refusal(
-        "pthread_create cannot say it, nor unshare(2)",
-        _on("thread", F.IO | F.PARENT | F.VFORK | F.NEWTIME),
-        "beside THREAD",
-    ),
 )

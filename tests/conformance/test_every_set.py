@@ -110,7 +110,7 @@ def test_a_task_that_shares_something_else_is_found_out() -> None:
 
 
 def test_a_refusal_that_is_not_in_the_list_is_a_failure() -> None:
-    (failure,), _ = judged([(int(F.VM | F.IO), int(F.FILES))])
+    (failure,), _ = judged([(int(F.VM | F.PARENT), int(F.FILES))])
     assert "refused, which is not allowed" in failure
 
 

@@ -73,10 +73,6 @@ def check(plan: Plan) -> None:
             "PIDFD_AUTOKILL: the kill would come wherever the task is, and may leave the interpreter lock taken",
             "copied memory and programs have it",
         )
-    if plan.bits & _F.IO and not plan.bits & _VFORK:
-        raise unsupported(
-            NAME, "IO: the I/O context would be the host's, not the caller's", "add VFORK, or leave it out"
-        )
     if plan.bits & ~_CARRIED:
         raise unsupported(NAME, f"{flag_names(plan.bits & ~_CARRIED)} in this version", "leave it out")
     setup.require(NAME, plan)
