@@ -104,6 +104,12 @@ static uintptr_t stuck[MAX_STUCK];
 static _Atomic int stuck_count;
 static PyMemAllocatorEx inner;
 
+int tc_in_lost_arena(uintptr_t address)
+{
+    for (int i = 0; i < atomic_load(&stuck_count); i++)
+        if ((address & ~(heap_size - 1)) == stuck[i]) return 1;
+    return 0;
+}
 static int is_stuck(const void *block)
 {
     for (int i = 0; i < stuck_count; i++)
@@ -147,6 +153,8 @@ static void note_stuck(uintptr_t heap)
 struct probe {
     struct tc_spec spec;
     struct tc_report report;
+    void (*body)(void *);
+    void *argument;
     _Atomic uint32_t passed;
 };
 
@@ -162,15 +170,13 @@ static void probe_main(void *argument)
         {TC_STEP_NONE, NULL},
     };
     if (!tc_run_steps(&probe->spec, steps)) {
-        void *volatile block = malloc(5000); /* past the thread cache, so it takes the arena's lock */
-        free(block);
-        atomic_store(&probe->passed, block != NULL);
+        probe->body(probe->argument);
+        atomic_store(&probe->passed, 1);
     }
     tc_exit_task(0);
 }
 
-/* True when malloc works on this TLS. At most 200 ms. */
-static int probe_malloc(struct tc_host *host)
+int tc_try(struct tc_host *host, void (*body)(void *), void *argument)
 {
     struct probe probe = {
         .spec = {.parent_death = SIGKILL,
@@ -179,6 +185,8 @@ static int probe_malloc(struct tc_host *host)
                  .altstack = host->altstack,
                  .altstack_size = host->altstack_size,
                  .report = &probe.report},
+        .body = body,
+        .argument = argument,
     };
     struct clone_args args = {
         .flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_CLEAR_SIGHAND,
@@ -200,6 +208,13 @@ static int probe_malloc(struct tc_host *host)
     return 0;
 }
 
+static void use_malloc(void *works)
+{
+    void *volatile block = malloc(5000); /* past the thread cache, so it takes the arena's lock */
+    free(block);
+    *(int *)works = block != NULL;
+}
+
 /* ---- recovery --------------------------------------------------------------------------------------------------- */
 
 static int may_hold_malloc(const struct tc_task *task)
@@ -216,7 +231,8 @@ void tc_recover(struct tc_host *host, struct tc_task *task)
     task->dead = ts;
     /* The dead held the interpreter lock, so the host, whose TLS says the same, holds it now. */
     if (ts && tc_current_state() == ts) PyEval_SaveThread();
-    if (may_hold_malloc(task) && !probe_malloc(host)) {
+    int works = 0;
+    if (may_hold_malloc(task) && !(tc_try(host, use_malloc, &works) && works)) {
         task->malloc_stuck = 1;
         atomic_fetch_add(&tc_counters.malloc_deaths, 1);
         note_stuck(host->heap);

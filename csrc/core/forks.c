@@ -12,6 +12,7 @@
 #include "error.h"
 #include "rawfork.h"
 #include "sys.h"
+#include "watchdog.h"
 
 PyObject *tc_generation_now(PyObject *module, PyObject *unused)
 {
@@ -67,6 +68,7 @@ void tc_in_copy(void)
     tc_hosts_after_fork();
     tc_keeper_after_fork();
     tc_looks_after_fork();
+    tc_watchdog_after_fork();
     tc_descriptors_after_fork();
     if (tc_current) tc_reset_handlers(); /* forked by a task: what its handlers do is the task's affair */
     tc_counters.threads = 0;
@@ -109,7 +111,8 @@ int tc_other_threads(PyObject *harmless)
         if (TC_SYS(SYS_unshare, CLONE_THREAD) == 0) return 0; /* it refuses this where there are threads */
         struct stat task;
         if (stat("/proc/self/task", &task)) return -errno;
-        others = (int)task.st_nlink - 3 - alive_of(harmless) - atomic_load(&tc_counters.idle) - tc_keeper_idle();
+        others = (int)task.st_nlink - 3 - alive_of(harmless) - atomic_load(&tc_counters.idle) - tc_keeper_idle() -
+                 tc_watchdog_there();
         if (others <= 0) return 0;
         if (i == 100) return others;
         TC_SYS(SYS_nanosleep, &pause, 0);

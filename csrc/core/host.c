@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "sys.h"
+#include "watchdog.h"
 
 enum { GUARD = 64 << 10, MAX_IDLE = 8 };
 static const struct timespec idle_limit = {1, 0};
@@ -130,6 +131,7 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
             atomic_store(&host->ready, 2), tc_futex_wake(&host->ready); /* the caller in place goes on */
         /* One that was killed before it came to the list of the finished will never be taken from there. */
         if (task->lent && !atomic_load(&task->finished)) tc_task_release(task);
+        if (poisoned) tc_watchdog(host, task);
         tc_task_release(task);
         /* A host whose task died is never used again: the dead's locks know its ident. A raw exit keeps its stack
          * (waiters may be linked there) and its malloc arena from being handed to another thread. */
@@ -269,7 +271,7 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
     /* They are the creator's; and a thread with something of its own could not make the keeper anew. */
     if (tc_keep_hosts || tc_current_task() || tc_private) Py_RETURN_NONE;
     tc_settle_finished();
-    pid_t gone[MAX_IDLE + 1];
+    pid_t gone[MAX_IDLE + 2];
     int n = 0;
     tc_spin_lock(&pool_lock);
     struct tc_host *idle = pool;
@@ -283,6 +285,8 @@ PyObject *tc_hosts_end(PyObject *module, PyObject *unused)
     }
     pid_t keeper = tc_keeper_quit();
     if (keeper) gone[n++] = keeper;
+    pid_t watchdog = tc_watchdog_quit();
+    if (watchdog) gone[n++] = watchdog;
     Py_BEGIN_ALLOW_THREADS;
     for (int i = 0; i < n; i++) await_end(gone[i]);
     Py_END_ALLOW_THREADS;

@@ -14,6 +14,7 @@
 #include "route_fork.h"
 #include "route_program.h"
 #include "shared.h"
+#include "watchdog.h"
 
 static PyMethodDef methods[] = {
     {"after_fork", tc_after_fork, METH_NOARGS, "make the keeper anew where tasks run"},
@@ -66,6 +67,7 @@ static int fill(PyObject *module)
         PyModule_AddIntConstant(module, "STARTED", TC_STARTED) < 0 ||
         PyModule_AddIntConstant(module, "DONE", TC_DONE) < 0 || PyModule_AddIntConstant(module, "ENDED", TC_ENDED) < 0)
         return -1;
+    tc_watchdog_init();
     filled = PyDict_Copy(PyModule_GetDict(module));
     return filled ? 0 : -1;
 }

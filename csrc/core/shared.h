@@ -16,6 +16,7 @@
  *   settle.c        zombie, status and host of a task that has ended
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
+ *   watchdog.c      what names a wait that will never end, after a death
  *   ending.c        one look at a task that shall end
  *   threads.c       the guard of _thread.start_new_thread
  *   pollable.c      what an event loop can watch of a task
@@ -241,6 +242,10 @@ enum tc_step tc_exchange(struct tc_task *task, size_t stack_size, int *error);
 /* death.c */
 void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */
 void tc_post_mortem(struct tc_task *task);                   /* with the interpreter lock, on any thread */
+/* Runs body(argument) in a short-lived task on the host's storage, where it may crash or hang. True when it came to its
+ * end within 200 ms. Raw system calls. */
+int tc_try(struct tc_host *host, void (*body)(void *), void *argument);
+int tc_in_lost_arena(uintptr_t address);
 int tc_malloc_limit(void);
 int tc_death_init(void);
 int tc_in_libc(uintptr_t pc, int or_python);

@@ -2,6 +2,7 @@
 #include "shared.h"
 
 #include "interp.h"
+#include "watchdog.h"
 
 /* shared_live() -> handles of all that have not ended. */
 PyObject *tc_shared_live(PyObject *module, PyObject *unused)
@@ -32,9 +33,9 @@ PyObject *tc_shared_stats(PyObject *module, PyObject *unused)
     tc_settle_finished();
     tc_bury_dead();
     struct tc_counters *c = &tc_counters;
-    return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts",
+    return Py_BuildValue("{s:i,s:i,s:i,s:i,s:i,s:i,s:i}", "hosts", c->hosts, "idle_hosts", c->idle, "retired_hosts",
                          c->retired, "abandoned_states", c->abandoned, "malloc_deaths", c->malloc_deaths,
-                         "malloc_limit", tc_malloc_limit());
+                         "malloc_limit", tc_malloc_limit(), "watchdog", tc_watchdog_there());
 }
 
 PyObject *tc_in_task(PyObject *module, PyObject *unused)
