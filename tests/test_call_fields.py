@@ -217,3 +217,12 @@ def test_no_new_privileges_for_programs() -> None:
 def test_not_for_a_thread() -> None:
     with pytest.raises(FlagError, match="CLONE_NNP is not for a single thread"):
         Plan(THREAD | F.NNP)
+
+
+def test_explain_says_how_it_is_done() -> None:
+    if running_kernel() < (7, 1):
+        text = Plan("NNP").explain()
+        assert "CLONE_NNP: by prctl(2)" in text
+        assert "rules: none is broken" in text
+        assert "a function: fork" in text
+    assert "cannot say set_tid" in Plan(THREAD, set_tid=5).explain()

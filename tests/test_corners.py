@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from creator import finish, start
+from copyforms import IN_NAMESPACES
+from creator import finish, run, start
 from proc import no_descriptors_left
 from taskclone import SHARED, THREAD, CloneFlags, Plan, StartError, Task, TaskDied, call, clone
 from taskclone._core import shared_start
@@ -163,3 +164,17 @@ def test_a_name_that_the_kernel_cannot_have_is_refused() -> None:
     for flags in (SHARED, THREAD, 0):
         with pytest.raises(ValueError, match="name"):
             clone(int, flags=flags, name="\ud800")
+
+
+@IN_NAMESPACES
+@pytest.mark.parametrize("flags", ["VM|SIGHAND|NEWPID", "VM|SIGHAND|NEWPID|VFORK"])
+def test_the_end_of_an_init_that_shares_handlers_leaves_sigchld_alone(flags: str) -> None:
+    """The kernel has it ignored then, and every later child of the creator would lose its status."""
+    script = f"""
+import subprocess
+for signal_at_the_end in (None, signal.SIGCHLD):
+    user = "" if os.geteuid() == 0 else "|NEWUSER"
+    clone(int, flags="{flags}" + user, exit_signal=signal_at_the_end).wait(10)
+    say(signal.getsignal(signal.SIGCHLD), subprocess.run(["sh", "-c", "exit 7"]).returncode)
+"""
+    assert run(script) == (0, "0 7\n" * 2, "")

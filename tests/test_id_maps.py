@@ -142,9 +142,10 @@ def test_newuidmap_and_newgidmap_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_
             f'PATH={path}\necho {tool} $2 $3 $4 $5 >>{said}\n{before}echo "3 {number} 1" >/proc/$1/{name}',
         )
     monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
-    setup = ChildSetup(uid_map=[(3, uid, 2)], gid_map=[(3, gid, 1)])
+    monkeypatch.setattr("taskclone.routes.idmaps._may_write_itself", lambda wanted: False)
+    setup = ChildSetup(uid_map=[(3, uid, 1)], gid_map=[(3, gid, 1)])
     assert call(seen, flags=flags, setup=setup) == (3, 3, ["3", str(uid), "1"], ["3", str(gid), "1"], "deny")
-    assert said.read_text() == f"newuidmap 3 {uid} 2\nnewgidmap 3 {gid} 1\n"
+    assert said.read_text() == f"newuidmap 3 {uid} 1\nnewgidmap 3 {gid} 1\n"
 
 
 def test_what_newuidmap_says_goes_with_the_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -155,6 +156,78 @@ def test_what_newuidmap_says_goes_with_the_error(monkeypatch: pytest.MonkeyPatch
         clone(os._exit, 3, flags="NEWUSER", setup=ChildSetup(uid_map=[(0, 5, 9)]))
     assert caught.value.errno == errno.EPERM
     assert caught.value.__notes__ == ["newuidmap: uid range [0-9) -> [5-14) not allowed"]
+
+
+def test_a_helper_is_believed_by_what_it_has_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its exit status may be anybody's: SIGCHLD may be ignored."""
+    without_privilege(monkeypatch)
+    helper(tmp_path, "newuidmap", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(StartError, match="id_maps") as caught:
+        clone(os._exit, 3, flags="NEWUSER", setup=ChildSetup(uid_map=[(0, 5, 9)]))
+    assert "has not written uid_map" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("flags", [F.NEWUSER, F.NEWUSER | F.VM | F.FILES, F.NEWUSER | F.VM | F.VFORK], ids=str)
+def test_a_helper_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: F) -> None:
+    without_privilege(monkeypatch)
+    monkeypatch.setattr("taskclone.routes.idmaps.HELPER_TIMEOUT", 0.3)
+    helper(tmp_path, "newuidmap", "exec sleep 60")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(StartError, match="id_maps") as caught:
+        clone(os._exit, 3, flags=flags, setup=ChildSetup(uid_map=[(0, 5, 9)]))
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+@pytest.mark.parametrize("flags", ["NEWUSER", "NEWUSER|VM|FILES", "NEWUSER|FILES"])
+def test_ctrl_c_while_a_helper_hangs(tmp_path: Path, flags: str) -> None:
+    helper(tmp_path, "newuidmap", f"echo here >{tmp_path}/here\nexec sleep 60")
+    script = f"""
+os.environ["PATH"] = "{tmp_path}:" + os.environ["PATH"]
+from taskclone.routes import idmaps
+idmaps.has_capability = lambda bit: False
+def strike():
+    while not os.path.exists("{tmp_path}/here"): time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+import warnings
+warnings.simplefilter("ignore")
+striker = threading.Thread(target=strike)
+striker.start()
+began = time.monotonic()
+try: clone(os._exit, 3, flags="{flags}", bare="FILES" in "{flags}" and "VM" not in "{flags}",
+           setup=ChildSetup(uid_map=[(0, 5, 9)]))
+except KeyboardInterrupt: say("interrupted", time.monotonic() - began < 5)
+striker.join()
+say(threading.active_count())
+"""
+    assert run(script) == (0, "interrupted True\n1\n", "")
+
+
+@pytest.mark.root
+def test_given_up_before_the_task_asks() -> None:
+    """It never gets an answer then, and has to find out."""
+    script = """
+import _thread
+from taskclone.routes import shared
+start = shared.shared_start
+def struck(*arguments):
+    core = start(*arguments)
+    _thread.interrupt_main()
+    return core
+shared.shared_start = struck
+for attempt in range(30):
+    try: clone(os._exit, 3, flags="VM|FILES|NEWUSER", setup=ChildSetup(uid_map=[(0, 0, 9)]))
+    except KeyboardInterrupt: continue
+    say("not interrupted")
+say("ends")
+"""
+    assert run(script, "-W", "ignore") == (0, "ends\n", "")
+
+
+def test_a_bare_copy_that_sleeps_with_the_lock_cannot_wait_for_maps() -> None:
+    for fields in ({"flags": "FILES|NEWUSER|VFORK"}, {"flags": "NEWUSER|VFORK", "bare": True}):
+        with pytest.raises(UnsupportedOperation, match="sleeps with the interpreter lock"):
+            clone(int, setup=ChildSetup(uid_map=RANGES), **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.root
@@ -199,7 +272,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ([(0, 0, 1)] * 341, ValueError, "1 to 340 ranges"),
     ([0], TypeError, "a range is"),
     ([(0, 0)], TypeError, "a range is"),
-    ([(0, 0, 0)], ValueError, "0 is not in 1 to"),
+    ([(0, 0, 0)], ValueError, "1 id or more, not 0"),
     ([(0, "0", 1)], TypeError, "ids as numbers"),
     ([(2, 0, 2**32 - 2)], ValueError, "goes beyond"),
     ([(0, 0, 2), (1, 9, 1)], ValueError, "the same ids inside"),
@@ -211,6 +284,10 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 def test_bad_maps(value: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         ChildSetup(uid_map=value)
+
+
+def test_the_whole_space_of_ids_is_a_range() -> None:
+    assert ChildSetup(uid_map=[(0, 0, 2**32 - 1)]).uid_map == ((0, 0, 2**32 - 1),)
 
 
 def test_maps_are_values() -> None:

@@ -77,8 +77,13 @@ void tc_tell_uncaught(struct tc_task *task, PyObject *entry)
     task->asked = 1;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *done = PyObject_CallFunction(uncaught_hook, "OOski", task->exception, entry ? entry : Py_None,
-                                           task->name[0] ? task->name : NULL, (long)task->ident, (int)task->pid);
+    /* The kernel's name: it may be cut in the middle of a character. */
+    PyObject *name = task->name[0] ? PyUnicode_DecodeUTF8(task->name, (Py_ssize_t)strlen(task->name), "ignore") : NULL;
+    PyObject *done = PyErr_Occurred()
+                         ? NULL
+                         : PyObject_CallFunction(uncaught_hook, "OOOki", task->exception, entry ? entry : Py_None,
+                                                 name ? name : Py_None, (unsigned long)task->ident, (int)task->pid);
+    Py_XDECREF(name);
     if (!done) PyErr_WriteUnraisable(uncaught_hook);
     Py_XDECREF(done);
     PyErr_Restore(type, value, traceback);

@@ -19,14 +19,6 @@
 
 __thread struct tc_signals *tc_current;
 
-/* The kernel's struct sigaction, which is not libc's. */
-struct tc_sigaction {
-    void (*handler)(int, siginfo_t *, void *);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-};
-
 static int set_action(int sig, void (*handler)(int, siginfo_t *, void *), unsigned long flags, struct tc_sigaction *old)
 {
     struct tc_sigaction action = {handler, flags | TC_SA_RESTORER, tc_sigreturn, 0};

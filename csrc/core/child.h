@@ -2,6 +2,7 @@
 #ifndef TC_CHILD_H
 #define TC_CHILD_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -16,6 +17,14 @@ struct tc_signals {
     _Atomic uint32_t *end_bell;     /* futex word of the creator's keeper, counted up at every request */
 };
 
+/* The kernel's struct sigaction, which is not libc's. */
+struct tc_sigaction {
+    void (*handler)(int, siginfo_t *, void *);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
 struct clone_args;
 struct tc_mailbox;
 
@@ -24,6 +33,7 @@ enum { TC_PID_LEVELS = 32 }; /* MAX_PID_NS_LEVEL */
 /* Everything that a start needs, filled before the clone: the child allocates nothing. Unused fields are zero. */
 struct tc_spec {
     uint64_t flags;       /* CLONE_* for clone3: what was asked plus what the route adds */
+    unsigned relayed;     /* the caller ends at once, and its creator's is the new task: see tc_relay() */
     unsigned by_clone;    /* clone(2) did it: then flags is what that was given, see fallback.h */
     uint64_t emulated;    /* CLONE_* that it cannot say and that are done in another way */
     uint64_t exit_signal; /* 0 or a signal number */

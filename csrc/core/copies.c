@@ -10,6 +10,7 @@
 #include "children.h"
 #include "error.h"
 #include "fallback.h"
+#include "forkhooks.h"
 #include "interp.h"
 #include "shared.h"
 #include "sys.h"
@@ -236,40 +237,19 @@ static void leave_garbage(PyObject *gc)
     if (enabled) PyGC_Enable();
 }
 
-static struct {
-    PyObject *list, *kept;
-} after_fork;
-
-/* fork_hooks(list, kept) */
-PyObject *tc_fork_hooks(PyObject *module, PyObject *args)
-{
-    (void)module;
-    PyObject *list, *kept;
-    if (!PyArg_ParseTuple(args, "O!O!:fork_hooks", &PyList_Type, &list, &PyList_Type, &kept)) return NULL;
-    Py_INCREF(list), Py_INCREF(kept);
-    Py_XSETREF(after_fork.list, list);
-    Py_XSETREF(after_fork.kept, kept);
-    Py_RETURN_NONE;
-}
-
-/* In a copy whose descriptors are its creator's: what others do after a fork, they do in the belief that the numbers
- * are their own (matplotlib drops its font files, asyncio its event loop). */
-static void leave_hooks(void)
-{
-    if (!after_fork.list) return;
-    Py_XINCREF(PyList_GetSlice(after_fork.list, 0, PY_SSIZE_T_MAX)); /* for ever: none shall be freed here */
-    if (PyList_SetSlice(after_fork.list, 0, PY_SSIZE_T_MAX, after_fork.kept) < 0) PyErr_WriteUnraisable(NULL);
-}
-
 /* In the copy that no fork has made. */
 static void after_bare(struct tc_copy *copy, PyObject *gc, uint64_t mask)
 {
-    if (gc) leave_garbage(gc), leave_hooks();
+    if (gc) leave_garbage(gc);
     tc_in_copy();
     tc_borrowed_files = (copy->spec->flags & CLONE_FILES) != 0;
     mask |= copy->held;
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
-    if (copy->hooked)
+    /* With descriptors that are the creator's too: what others do after a fork, they do in the belief that the numbers
+     * are their own (matplotlib drops its font files, asyncio its event loop). */
+    if (copy->hooked && tc_borrowed_files)
+        tc_after_fork_keeping();
+    else if (copy->hooked)
         PyOS_AfterFork_Child();
     else
         Py_XDECREF(tc_children_forget(NULL, NULL));
@@ -334,7 +314,10 @@ static int finish(struct tc_copy *copy)
     int err;
     enum tc_step step = tc_report_failed(&copy->start->report, &err);
     int interrupted = !step && copy->spec->awaited && await_steps(copy) < 0;
-    if (interrupted && copy->pid && !copy_has_ended(copy)) kill(copy->pid, SIGKILL); /* nobody has reaped it */
+    if (interrupted && copy->pidfd >= 0)
+        TC_SYS(SYS_pidfd_send_signal, copy->pidfd, SIGKILL, 0, 0);
+    else if (interrupted && copy->pid && !has_ended(copy->pid))
+        kill(copy->pid, SIGKILL); /* our unreaped child */
     if (!step && !interrupted) step = tc_report_failed(&copy->start->report, &err);
     if (!step && !interrupted) return 0;
     if (copy->pid) reap(copy->pid);

@@ -40,10 +40,6 @@ int tc_copy(struct tc_copy *copy);
 /* Makes the child of a copy that there is known as such. */
 void tc_copy_started(const struct tc_copy *copy, struct tc_child *child);
 
-/* fork_hooks(list, kept): the interpreter's own list of what is called in the child of a fork, and what of it is called
- * in a copy that shares its creator's descriptors. */
-PyObject *tc_fork_hooks(PyObject *module, PyObject *args);
-
 /* The form as Python gives it: None, or (form, flags, exit signal, careful). 0, or -1 with an exception. */
 int tc_copy_from(PyObject *how, struct tc_copy *copy);
 

@@ -19,8 +19,8 @@ int tc_translate(struct tc_spec *spec, const struct clone_args *args, struct tc_
     *words = (struct tc_clone_words){args->parent_tid, args->child_tid, args->tls};
     spec->by_clone = 1;
     spec->emulated |= args->flags & CLONE_CLEAR_SIGHAND;
-    if (flags & CLONE_PIDFD && flags & CLONE_PARENT && flags & CLONE_PARENT_SETTID) {
-        /* A relay's, which is gone with it; the id is waited for. The creator opens one. */
+    if (flags & CLONE_PIDFD && spec->relayed) {
+        /* It would be gone with the caller; the id is waited for. The creator opens one. */
         spec->emulated |= CLONE_PIDFD;
         flags &= ~(uint64_t)CLONE_PIDFD;
     } else if (flags & CLONE_PIDFD) {

@@ -49,7 +49,8 @@ int tc_step_id_maps(const struct tc_spec *spec)
     if (!box) return 0;
     long number = number_in_proc();
     if (number < 0) return (int)number;
-    atomic_store(&box->wanted, (uint32_t)number);
+    uint32_t nobody = 0;
+    if (!atomic_compare_exchange_strong(&box->wanted, &nobody, (uint32_t)number)) return -ECANCELED; /* given up */
     int err = (int)tc_futex_wake(&box->wanted);
     if (err < 0) return err;
     uint32_t answer;

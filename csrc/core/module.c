@@ -10,6 +10,7 @@
 #include "probe.h"
 #include "route_bare.h"
 #include "copies.h"
+#include "forkhooks.h"
 #include "route_copied.h"
 #include "route_fork.h"
 #include "route_program.h"
@@ -23,7 +24,8 @@ static PyMethodDef methods[] = {
     {"before_fork", tc_before_fork, METH_NOARGS, "hosts_end(), with a word where fork() would hang"},
     {"children_forget", tc_children_forget, METH_NOARGS, "in the child of a fork: they are the parent's"},
     {"children_running", tc_children_running, METH_NOARGS, "the children that were not seen to end"},
-    {"fork_hooks", tc_fork_hooks, METH_VARARGS, "fork_hooks(list, kept)"},
+    {"fork_hooks", tc_fork_hooks, METH_NOARGS, "what is called in the child of a fork, as a list"},
+    {"keep_fork_hooks", tc_keep_fork_hooks, METH_O, "what of it is called in a copy that shares descriptors"},
     {"copied_hooks", tc_copied_hooks, METH_VARARGS, "copied_hooks(signal, arguments, finish, nothing)"},
     {"copied_start", tc_copied_start, METH_VARARGS, "copied_start(type, ...) -> Copied, in the creator"},
     {"descriptor", tc_descriptor, METH_O, "descriptor(number) -> Descriptor, which owns it from now on"},

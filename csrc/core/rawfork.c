@@ -63,6 +63,7 @@ void tc_relay(struct tc_spec *spec, struct tc_handshake *start)
         .flags = spec->flags | CLONE_PARENT | CLONE_PARENT_SETTID,
         .parent_tid = (uint64_t)(uintptr_t)&start->relayed,
     };
+    spec->relayed = 1;
     int pidfd; /* ours, and gone with us: the creator opens one of its own */
     if (spec->flags & CLONE_PIDFD) args.pidfd = (uint64_t)(uintptr_t)&pidfd;
     long id = tc_raw_fork(spec, &args, libc_tid);

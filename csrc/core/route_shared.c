@@ -89,10 +89,30 @@ static void refuse(struct tc_task *task, enum tc_step step, long err)
     atomic_store(&task->clean, 1);
 }
 
+/* The init of a PID namespace ends by having SIGCHLD ignored (zap_pid_ns_processes() of the kernel), in a table of
+ * handlers that may be the creator's, too: then every status of its children would be lost. */
+static int loses_sigchld(const struct tc_task *task)
+{
+    return (task->spec.flags & CLONE_SIGHAND) && (task->spec.flags & CLONE_NEWPID);
+}
+static void get_sigchld(struct tc_sigaction *action)
+{
+    TC_SYS(SYS_rt_sigaction, SIGCHLD, 0, action, sizeof action->mask);
+}
+static void put_sigchld_back(const struct tc_sigaction *before)
+{
+    struct tc_sigaction now = *before;
+    get_sigchld(&now);
+    if (now.handler != before->handler && now.handler == (void (*)(int, siginfo_t *, void *))SIG_IGN)
+        TC_SYS(SYS_rt_sigaction, SIGCHLD, before, 0, sizeof before->mask);
+}
+
 /* On the host. */
 void tc_run_hosted(struct tc_host *host, struct tc_task *task)
 {
     struct clone_args args;
+    struct tc_sigaction sigchld;
+    get_sigchld(&sigchld);
     int err = lend(host, task, &args);
     args.flags |= CLONE_CHILD_CLEARTID;
     args.child_tid = (uint64_t)(uintptr_t)&task->alive;
@@ -109,6 +129,7 @@ void tc_run_hosted(struct tc_host *host, struct tc_task *task)
         for (uint32_t word; (word = atomic_load(&task->alive));) tc_futex_wait(&task->alive, word, NULL);
         if (!atomic_load(&task->clean)) tc_recover(host, task);
         tc_take_status(task);
+        if (loses_sigchld(task)) put_sigchld_back(&sigchld);
     }
     close_creator_pidfd(task);
 }
@@ -119,6 +140,8 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
 {
     struct clone_args args;
     uint64_t mask;
+    struct tc_sigaction sigchld;
+    get_sigchld(&sigchld);
     tc_block_signals(&mask);
     int err = lend(host, task, &args);
     args.flags |= CLONE_VFORK | CLONE_SETTLS;
@@ -137,6 +160,7 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
     }
     TC_SYS(SYS_rt_sigprocmask, SIG_SETMASK, &mask, 0, sizeof mask);
     if (tid > 0) tc_take_status(task);
+    if (tid > 0 && loses_sigchld(task)) put_sigchld_back(&sigchld);
     close_creator_pidfd(task);
     tc_task_publish(task, TC_ENDED);
 }

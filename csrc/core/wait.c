@@ -99,8 +99,11 @@ void tc_status_of_sibling(pid_t pid, int pidfd, struct tc_status *status)
     if (TC_SYS(SYS_ppoll, &ended, 1, &now, 0, 0) != 1) return;
     int wait_status = wait_status_of_zombie(pid);
     /* Still there, so the number was its own. */
-    if (wait_status >= 0 && TC_SYS(SYS_pidfd_send_signal, pidfd, 0, 0, 0) == 0)
+    int is_there = TC_SYS(SYS_pidfd_send_signal, pidfd, 0, 0, 0) == 0;
+    if (is_there && wait_status >= 0)
         set_status(status, TC_STATUS_PROC, wait_status);
+    else if (is_there)
+        status->source = TC_STATUS_LOST; /* a zombie of which /proc does not tell, and its pidfd not yet */
     else
         tc_status_of_reaped(pidfd, status);
 }

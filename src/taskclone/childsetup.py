@@ -124,11 +124,11 @@ def _path(value: PathLike) -> bytes:
     return path
 
 
-def _id(field: str, value: object, low: int = 0) -> int:
+def _id(field: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{field} must hold ids as numbers, not {type(value).__name__}: {value!r}")
-    if not low <= value <= MAX_ID:
-        raise ValueError(f"{field}: {value} is not in {low} to {MAX_ID}")
+    if not 0 <= value <= MAX_ID:
+        raise ValueError(f"{field}: {value} is not in 0 to {MAX_ID}")
     return int(value)
 
 
@@ -145,7 +145,9 @@ def _id_map(field: str, value: object) -> IdMap | None:
     for one in value:
         if not isinstance(one, Sequence) or len(one) != 3:
             raise TypeError(f"{field}: a range is (first inside, first outside, count), not {one!r}")
-        inside, outside, count = _id(field, one[0]), _id(field, one[1]), _id(field, one[2], 1)
+        inside, outside, count = _id(field, one[0]), _id(field, one[1]), one[2]
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{field}: a range has 1 id or more, not {count!r}")
         if max(inside, outside) + count - 1 > MAX_ID:
             raise ValueError(f"{field}: the range {inside, outside, count} goes beyond {MAX_ID}")
         ranges.append((inside, outside, count))

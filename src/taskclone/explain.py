@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from taskclone import forms
 from taskclone.flags import PRESET_MEANINGS, PRESETS, ROWS, Call, CloneFlags, Row, call_note, flag_names, members
-from taskclone.rules import Context, advice, broken
+from taskclone.rules import Context, advice, broken, emulated
 
 __all__ = ["explain_flag", "explain_set"]
 
@@ -92,14 +92,19 @@ def explain_set(flags: CloneFlags, *, exit_signal: int = 0, bare: bool = False, 
     The rules are those of clone3 on the running kernel; privileges are named, not checked.
     Raises ValueError for an exit signal that is negative.
     """
+    another_way = emulated(flags)
+    given = flags & ~another_way
     parts = [
         _headline(flags),
         "\n".join(_picture(flags)),
         _section("namespaces of the task's own", _new_namespaces(flags)),
         _section("what else the set does", _actions(flags)),
         _section("bits that no flag of the table has", _unknown(flags)),
-        "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(flags, bare, numbered)}",
-        _thread(flags, exit_signal),
+        _section(
+            "done another way, since this kernel is too old", [f"{_long(f)}: by prctl(2)" for f in members(another_way)]
+        ),
+        "" if flags & _F.VM else f"how memory is copied for a function: {forms.why(given, bare, numbered)}",
+        _thread(given, exit_signal, numbered),
         f"its end, with exit signal {exit_signal}: {_end(flags, exit_signal)}",
         _section("privileges that it needs", _privileges(flags)),
         _rules(flags, exit_signal),
@@ -212,16 +217,16 @@ def _privileges(flags: CloneFlags) -> Iterator[str]:
             yield f"CLONE_{member.name}: {_privilege(row)}"
 
 
-def _thread(flags: CloneFlags, exit_signal: int) -> str:
+def _thread(flags: CloneFlags, exit_signal: int, numbered: bool) -> str:
     """How a thread comes to be, where the kernel takes the set."""
     if not flags & _F.THREAD or broken(flags, Context(exit_signal=exit_signal)):
         return ""
-    return f"how the thread is made: {forms.why_thread(flags)}"
+    return f"how the thread is made: {forms.why_thread(flags, numbered)}"
 
 
 def _rules(flags: CloneFlags, exit_signal: int) -> str:
     """The verdict: every rule that is broken, the kernel's first."""
-    context = Context(exit_signal=exit_signal)
+    context = Context(exit_signal=exit_signal, emulated=emulated(flags))
     kernel = _version(context.kernel)
     rules = broken(flags, context)
     if not rules:

@@ -81,12 +81,13 @@ def thread_by_clone(flags: int) -> int:
     return int(flags) & ~(_THREAD | _POINTERS | _MADE_NEW)
 
 
-def why_thread(flags: int) -> str:
-    """How a thread with these flags is made, and the reason for it, in a sentence."""
+def why_thread(flags: int, numbered: bool = False) -> str:
+    """How a thread with these flags is made, and the reason for it, in a sentence; ``numbered``: with set_tid."""
     more, own = thread_by_clone(flags), thread_own(flags)
-    if more:
+    if more or numbered:
+        names = ", ".join(filter(None, (_long(more), "set_tid" if numbered else "")))
         return (
-            f"by clone3 of the creator itself, since pthread_create cannot say {_long(more)}; onto stack and storage "
+            f"by clone3 of the creator itself, since pthread_create cannot say {names}; onto stack and storage "
             "of a thread that pthread_create has made for it"
         )
     if own:

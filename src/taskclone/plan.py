@@ -12,7 +12,6 @@ from taskclone import forms, rules
 from taskclone.childsetup import NOTHING, ChildSetup
 from taskclone.errors import UnsupportedOperation
 from taskclone.flags import PROCESS, SHARED, THREAD, CloneFlags, flag_names, parse_flags
-from taskclone.rule import running_kernel
 
 if TYPE_CHECKING:
     from taskclone.task import Task
@@ -29,8 +28,6 @@ Buffer: TypeAlias = Any  # an object with the buffer protocol
 Cgroup: TypeAlias = int | str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
 
 _NO_GROUP: tuple[rules.Argument, ...] = ("cgroup",)
-_EMULATED: Final = CloneFlags.NNP
-_EMULATED_BEFORE: Final = (7, 1)
 _STREAMS: Final = ("stdin", "stdout", "stderr")
 _PID_LEVELS: Final = 32  # MAX_PID_NS_LEVEL of the kernel
 _MAX_PID: Final = 1 << 22  # pid_namespaces(7): the limit of kernel.pid_max
@@ -157,7 +154,7 @@ class Plan:
             flags |= CloneFlags.INTO_CGROUP
         if self.set_tid is not None:
             object.__setattr__(self, "set_tid", _check_ids(self.set_tid))
-        emulated = flags & _EMULATED if running_kernel() < _EMULATED_BEFORE else CloneFlags(0)
+        emulated = rules.emulated(flags)
         object.__setattr__(self, "flags", flags)
         object.__setattr__(self, "bits", int(flags & ~emulated))
         object.__setattr__(self, "no_new_privs", bool(emulated))

@@ -16,13 +16,16 @@ from typing import Final
 
 from taskclone.errors import FlagError
 from taskclone.flags import ROWS, SYS_ADMIN, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names
-from taskclone.rule import Argument, Context, Rule, Version, came_with, flags_with, has_sys_admin, needs
+from taskclone.rule import Argument, Context, Rule, Version, came_with, flags_with, has_sys_admin, needs, running_kernel
 from taskclone.setuprules import PLAN_RULES
 
-__all__ = ["RULES", "Argument", "Context", "Rule", "advice", "broken", "missing_privilege", "require_legal"]
+__all__ = ["RULES", "Argument", "Context", "Rule", "advice", "broken", "emulated", "missing_privilege", "require_legal"]
 
 HIGHEST_SIGNAL: Final = 64
 OLDEST_SUPPORTED: Final[Version] = (5, 10)
+_V7_1: Version = (7, 1)
+_DONE_ANOTHER_WAY: Final = CloneFlags.NNP
+"""Before Linux 7.1 a task of this package does it by prctl(2)."""
 NEWEST_MEASURED: Final[Version] = (7, 3)
 """The newest kernel on which bits outside the table were seen to be refused; later ones decide for themselves."""
 
@@ -32,7 +35,6 @@ _CLONE3: tuple[Call, ...] = ("clone3",)
 _BOTH: tuple[Call, ...] = ("clone", "clone3")
 _UNSHARE: tuple[Call, ...] = ("unshare",)
 _ALL: tuple[Call, ...] = ("clone", "clone3", "unshare")
-_V7_1: Version = (7, 1)
 
 
 _SIGNAL_BYTE: Final = CloneFlags(0xFF)
@@ -360,6 +362,11 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     *PLAN_RULES,
 )
+
+
+def emulated(flags: CloneFlags, kernel: Version | None = None) -> CloneFlags:
+    """Those of the flags that a kernel (None: the running one) is too old for, and that are done another way."""
+    return flags & _DONE_ANOTHER_WAY if (kernel or running_kernel()) < _V7_1 else CloneFlags(0)
 
 
 def broken(flags: CloneFlags, context: Context) -> list[Rule]:

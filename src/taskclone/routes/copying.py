@@ -6,7 +6,6 @@ import _signal  # type: ignore[import-not-found]
 import _thread
 import contextlib
 import functools
-import gc
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from taskclone._core import BARE, FORK, RELAY, fork_hooks, generation, threads_running
+from taskclone._core import BARE, FORK, RELAY, fork_hooks, generation, keep_fork_hooks, threads_running
 from taskclone.childsetup import ChildSetup
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.forms import default_exit_signal
@@ -24,6 +23,8 @@ from taskclone.routes import setup
 from taskclone.routes.ownthreads import Place, own_threads
 
 if TYPE_CHECKING:
+    import threading
+
     from taskclone._core import _How
 
 __all__ = ["check", "look_at_threads", "prepare_of", "quiet", "warn_of_threads"]
@@ -62,7 +63,7 @@ def look_at_threads(plan: Plan) -> tuple[list[int], ...]:
     which has to know the ids of those that do not matter; they are returned, in lists that change (``Place``)."""
     form, flags, _, careful = plan.how
     if flags & _FILES:
-        _choose_hooks()
+        keep_fork_hooks(list(filter(_keeps_descriptors, fork_hooks())))
     if form != BARE:
         if _thread._count() or threads_running():  # besides the main thread
             warn_of_threads()
@@ -78,10 +79,16 @@ next call before the thread is back."""
 _quiet: set[tuple[int, int]] = set()
 
 
+def _own_threads() -> list[threading.Thread]:
+    """In one step: others may start one meanwhile."""
+    return [thread for thread in (reference() for reference in own_threads.keyrefs()) if thread is not None]
+
+
 def _others_of_ours() -> list[Place]:
     """Those of the other own threads, after a moment for them to come back to our code."""
     here = _thread.get_ident()
-    others = [place for thread, place in own_threads.items() if thread.is_alive() and thread.ident != here]
+    known = ((thread, own_threads.get(thread)) for thread in _own_threads())
+    others = [place for thread, place in known if place and thread.is_alive() and thread.ident != here]
     end = time.monotonic() + _MOMENT
     while (now := time.monotonic()) < end and any(not place.ids and now < place.left + _MOMENT for place in others):
         time.sleep(0.00005)
@@ -109,7 +116,7 @@ def warn_of_threads() -> None:
         return
     count = _thread._count() + threads_running()  # the main thread is not in it; the caller is, where it is another
     harmless = sum(bool(place.ids) for place in _others_of_ours())
-    if count <= harmless + any(thread.ident == _thread.get_ident() for thread in own_threads):
+    if count <= harmless + any(thread.ident == _thread.get_ident() for thread in _own_threads()):
         return
     if not threads_running() and len(sys._current_frames()) == 1:
         return  # a task of a process with threads: the count is that process's
@@ -131,29 +138,8 @@ def _level_of_the_caller() -> int:
 # ---- what others do after a fork -------------------------------------------------------------------------------------
 
 
-def _nothing() -> None:
-    """By which the interpreter's list of hooks is found: there is no other way to it."""
-
-
-os.register_at_fork(after_in_child=_nothing)
-_hooks: list[Callable[[], object]] = []
 _KEPT = frozenset({"taskclone", "threading", "random", "logging", "concurrent"})
 """Packages whose hooks do nothing to a descriptor. (Not asyncio: its hook drops the event loop, which closes it.)"""
-
-
-def _choose_hooks() -> None:
-    """Before a copy that shares descriptors: tells the core which hooks for the child of a fork are called in it.
-
-    Raises:
-        UnsupportedOperation: this interpreter keeps its hooks where they cannot be found.
-    """
-    global _hooks
-    if not _hooks:
-        found = [holder for holder in gc.get_referrers(_nothing) if type(holder) is list]
-        if len(found) != 1:
-            raise unsupported("copied", "FILES without VM in this interpreter, whose hooks for forks cannot be found")
-        _hooks = found[0]
-    fork_hooks(_hooks, [hook for hook in _hooks if _keeps_descriptors(hook)])
 
 
 def _keeps_descriptors(hook: Callable[[], object]) -> bool:

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from taskclone._core import Mapper
-from taskclone.childsetup import ChildSetup, IdMap, Range
+from taskclone.childsetup import IdMap, Range
 from taskclone.errors import StartError, UnsupportedOperation
+from taskclone.flags import CloneFlags
+from taskclone.plan import Plan, unsupported
 from taskclone.routes.ownthreads import Place, own_threads
 from taskclone.rule import has_capability
 
@@ -27,6 +29,8 @@ __all__ = ["Maps", "maps_of"]
 CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7
 Ranges = tuple[Range, ...]
+HELPER_TIMEOUT = 10.0
+"""Seconds that newuidmap or newgidmap may take."""
 _HELPERS: Final = {"uid_map": "newuidmap", "gid_map": "newgidmap"}
 
 
@@ -40,29 +44,33 @@ class Maps:
 
 
 @contextlib.contextmanager
-def maps_of(setup: ChildSetup) -> Iterator[Maps]:
+def maps_of(plan: Plan) -> Iterator[Maps]:
     """For the block that starts the task.
 
     Raises:
         UnsupportedOperation: a map that only newuidmap or newgidmap could write, and that is not installed.
     """
+    setup = plan.setup
     wanted = {
         name: _ranges(value, own)
         for name, value, own in (("uid_map", setup.uid_map, os.geteuid()), ("gid_map", setup.gid_map, os.getegid()))
         if value is not None
     }
-    own = {"uid_map": os.geteuid(), "gid_map": os.getegid()}
-    if all(len(ranges) == 1 and ranges[0][1:] == (own[name], 1) for name, ranges in wanted.items()):
+    if _may_write_itself(wanted):
         uid, gid = (_text(wanted[name]) if name in wanted else None for name in _HELPERS)
         yield Maps(uid, gid)
         return
+    if plan.form == "bare" and plan.bits & CloneFlags.VFORK and not plan.bits & CloneFlags.VM:
+        raise unsupported(
+            "copied",
+            "VFORK in a bare copy whose maps another thread must write: the creator sleeps with the interpreter lock",
+            "leave VFORK out",
+        )
     writer = _Writer(wanted, _commands(wanted))
     thread = threading.Thread(target=writer.serve, name="taskclone id maps", daemon=True)
-    own_threads[thread] = place = Place()
-    thread.start()
-    assert thread.native_id is not None
-    place.ids.append(thread.native_id)  # it waits in the core until it is asked, by the task that is started now
+    own_threads[thread] = writer.place
     try:
+        thread.start()
         yield Maps(mapper=writer.mapper)
     except StartError as error:
         if error.step == "id_maps" and writer.said:
@@ -70,11 +78,19 @@ def maps_of(setup: ChildSetup) -> Iterator[Maps]:
         raise
     finally:
         writer.mapper.end()
-        thread.join()
+        if writer.helper is not None:  # the start was given up
+            writer.helper.kill()
+        if thread.ident is not None:
+            thread.join()
 
 
 def _ranges(value: IdMap, own: int) -> Ranges:
     return ((value, own, 1),) if isinstance(value, int) else tuple(value)
+
+
+def _may_write_itself(wanted: dict[str, Ranges]) -> bool:
+    own = {"uid_map": os.geteuid(), "gid_map": os.getegid()}
+    return all(len(ranges) == 1 and ranges[0][1:] == (own[name], 1) for name, ranges in wanted.items())
 
 
 def _text(ranges: Ranges) -> bytes:
@@ -100,17 +116,21 @@ class _Writer:
     wanted: dict[str, Ranges]
     commands: dict[str, str | None]
     mapper: Mapper = field(default_factory=Mapper)
+    place: Place = field(default_factory=Place)
+    helper: subprocess.Popen[str] | None = None
     said: str = ""
     """By a helper, where it has failed."""
 
     def serve(self) -> None:
+        self.place.ids.append(threading.get_native_id())  # it waits in the core until it is asked
         pid = self.mapper.wanted()
         if not pid:
             return
         number = errno.EIO
         try:
-            for name, ranges in self.wanted.items():
-                self._write(pid, name, ranges)
+            with self.place.foreign():
+                for name, ranges in self.wanted.items():
+                    self._write(pid, name, ranges)
             number = 0
         except OSError as error:
             number = error.errno or errno.EIO
@@ -124,7 +144,18 @@ class _Writer:
                 file.write(_text(ranges))
             return
         numbers = [str(number) for one in ranges for number in one]
-        done = subprocess.run([program, str(pid), *numbers], capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.said = done.stderr.strip()
+        command = [program, str(pid), *numbers]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.helper:
+            try:
+                said, _ = self.helper.communicate(timeout=HELPER_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self.said = f"{program} did not end within {HELPER_TIMEOUT:g} s"
+                self.helper.kill()
+                raise OSError(errno.ETIMEDOUT, self.said) from None
+        self.helper = None
+        # Not its exit status: somebody else may have taken it, and then Popen says 0.
+        with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
+            written = file.read().split()
+        if written != numbers:
+            self.said = said.strip() or f"{program} has not written {name}"
             raise OSError(errno.EPERM, self.said)

@@ -87,7 +87,7 @@ def steps(plan: Plan, program: bytes | None = None) -> Iterator[tuple[_Setup | N
     captured = Captured() if plan.stdout is CAPTURE or plan.stderr is CAPTURE else None
     try:
         with contextlib.ExitStack() as opened, _naming_the_file(setup.cwd, program):
-            maps = opened.enter_context(maps_of(setup))
+            maps = opened.enter_context(maps_of(plan))
             set_tid = plan.set_tid or ()
             assert isinstance(set_tid, tuple)
             yield (
