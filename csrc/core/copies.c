@@ -226,21 +226,10 @@ static long clone_bare(struct tc_copy *copy)
     return pid;
 }
 
-/* In a copy whose descriptors are its creator's: what the creator has left to its collector is not the copy's to
- * finalize. A file that was closed here would be closed there once more, under a number that means another by then. */
-static void leave_garbage(PyObject *gc)
-{
-    int enabled = PyGC_Disable();
-    PyObject *frozen = PyObject_CallMethod(gc, "freeze", NULL);
-    if (!frozen) return PyErr_WriteUnraisable(gc); /* and it stays disabled */
-    Py_DECREF(frozen);
-    if (enabled) PyGC_Enable();
-}
-
 /* In the copy that no fork has made. */
 static void after_bare(struct tc_copy *copy, PyObject *gc, uint64_t mask)
 {
-    if (gc) leave_garbage(gc);
+    if (gc) tc_leave_garbage(gc);
     tc_in_copy();
     tc_borrowed_files = (copy->spec->flags & CLONE_FILES) != 0;
     mask |= copy->held;

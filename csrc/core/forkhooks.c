@@ -1,4 +1,6 @@
-/* The interpreter's own list of what is called in the child of a fork: there is no way to it but the internal header,
+/* What of its creator's is not a copy's affair, where the two share their descriptors.
+ *
+ * The interpreter's own list of what is called in the child of a fork: there is no way to it but the internal header,
  * which comes with each version. */
 #define Py_BUILD_CORE 1
 #include "forkhooks.h"
@@ -29,4 +31,13 @@ void tc_after_fork_keeping(void)
     if (kept) interpreter->after_forkers_child = kept;
     PyOS_AfterFork_Child();
     interpreter->after_forkers_child = all;
+}
+
+void tc_leave_garbage(PyObject *gc)
+{
+    int enabled = PyGC_Disable();
+    PyObject *frozen = PyObject_CallMethod(gc, "freeze", NULL);
+    if (!frozen) return PyErr_WriteUnraisable(gc); /* and it stays disabled */
+    Py_DECREF(frozen);
+    if (enabled) PyGC_Enable();
 }

@@ -9,5 +9,8 @@ PyObject *tc_fork_hooks(PyObject *module, PyObject *unused); /* -> a list, in th
 PyObject *tc_keep_fork_hooks(PyObject *module, PyObject *list);
 /* PyOS_AfterFork_Child(), in which of the hooks only those that were last given to tc_keep_fork_hooks() are called. */
 void tc_after_fork_keeping(void);
+/* What the creator has left to its collector is not the copy's to finalize: a file that was closed here would be closed
+ * there once more, under a number that means another by then. `gc`: the module. */
+void tc_leave_garbage(PyObject *gc);
 
 #endif

@@ -20,6 +20,7 @@ __all__ = [
     "Rule",
     "Version",
     "came_with",
+    "emulated",
     "flags_with",
     "has_capability",
     "has_sys_admin",
@@ -174,6 +175,15 @@ class Rule:
     def in_use(self, setup: Collection[str]) -> list[str]:
         """Those of the rule's fields that are in use."""
         return [name for name in self.setup if name in setup]
+
+
+_DONE_ANOTHER_WAY: Final = CloneFlags.NNP
+"""Before Linux 7.1 a task of this package does it by prctl(2)."""
+
+
+def emulated(flags: CloneFlags) -> CloneFlags:
+    """Those of the flags that the running kernel is too old for, and that are done another way."""
+    return flags & _DONE_ANOTHER_WAY if running_kernel() < (7, 1) else _NONE
 
 
 def flags_with(pick: Callable[[Row], bool]) -> CloneFlags:

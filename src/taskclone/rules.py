@@ -16,7 +16,7 @@ from typing import Final
 
 from taskclone.errors import FlagError
 from taskclone.flags import ROWS, SYS_ADMIN, THREAD, UNSHARE_EMPTY_MNTNS, Call, CloneFlags, flag_names
-from taskclone.rule import Argument, Context, Rule, Version, came_with, flags_with, has_sys_admin, needs, running_kernel
+from taskclone.rule import Argument, Context, Rule, Version, came_with, emulated, flags_with, has_sys_admin, needs
 from taskclone.setuprules import PLAN_RULES
 
 __all__ = ["RULES", "Argument", "Context", "Rule", "advice", "broken", "emulated", "missing_privilege", "require_legal"]
@@ -24,8 +24,6 @@ __all__ = ["RULES", "Argument", "Context", "Rule", "advice", "broken", "emulated
 HIGHEST_SIGNAL: Final = 64
 OLDEST_SUPPORTED: Final[Version] = (5, 10)
 _V7_1: Version = (7, 1)
-_DONE_ANOTHER_WAY: Final = CloneFlags.NNP
-"""Before Linux 7.1 a task of this package does it by prctl(2)."""
 NEWEST_MEASURED: Final[Version] = (7, 3)
 """The newest kernel on which bits outside the table were seen to be refused; later ones decide for themselves."""
 
@@ -362,11 +360,6 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     *PLAN_RULES,
 )
-
-
-def emulated(flags: CloneFlags, kernel: Version | None = None) -> CloneFlags:
-    """Those of the flags that a kernel (None: the running one) is too old for, and that are done another way."""
-    return flags & _DONE_ANOTHER_WAY if (kernel or running_kernel()) < _V7_1 else CloneFlags(0)
 
 
 def broken(flags: CloneFlags, context: Context) -> list[Rule]:
