@@ -17,7 +17,7 @@ from taskclone.rule import running_kernel
 if TYPE_CHECKING:
     from taskclone.task import Task
 
-__all__ = ["PROCESS", "SHARED", "THREAD", "Plan", "PlanFields", "as_argv"]
+__all__ = ["EMULATED", "PROCESS", "SHARED", "THREAD", "Plan", "PlanFields", "as_argv"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +29,8 @@ Buffer: TypeAlias = Any  # an object with the buffer protocol
 Cgroup: TypeAlias = int | str | bytes | os.PathLike[str] | os.PathLike[bytes] | None
 
 _NO_GROUP: tuple[rules.Argument, ...] = ("cgroup",)
-_EMULATED: Final = CloneFlags.NNP
+EMULATED: Final = CloneFlags.NNP
+"""What a task does itself where the kernel is too old for it."""
 _EMULATED_BEFORE: Final = (7, 1)
 _STREAMS: Final = ("stdin", "stdout", "stderr")
 _PID_LEVELS: Final = 32  # MAX_PID_NS_LEVEL of the kernel
@@ -157,7 +158,7 @@ class Plan:
             flags |= CloneFlags.INTO_CGROUP
         if self.set_tid is not None:
             object.__setattr__(self, "set_tid", _check_ids(self.set_tid))
-        emulated = flags & _EMULATED if running_kernel() < _EMULATED_BEFORE else CloneFlags(0)
+        emulated = flags & EMULATED if running_kernel() < _EMULATED_BEFORE else CloneFlags(0)
         object.__setattr__(self, "flags", flags)
         object.__setattr__(self, "bits", int(flags & ~emulated))
         object.__setattr__(self, "no_new_privs", bool(emulated))

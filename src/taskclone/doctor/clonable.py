@@ -9,6 +9,7 @@ from typing import Final
 from taskclone import _core
 from taskclone.doctor.finding import Finding, State, finding, word
 from taskclone.flags import ROWS, CloneFlags, Row, call_note
+from taskclone.plan import EMULATED
 from taskclone.rule import Version, running_kernel
 from taskclone.rules import Context, broken
 
@@ -46,7 +47,8 @@ def needed_beside(member: CloneFlags) -> CloneFlags:
 
 def _ask(member: CloneFlags, row: Row, probe: Probe, by_clone3: bool, kernel: Version) -> tuple[str, State]:
     if kernel < row.since[:2]:
-        return f"missing, came with Linux {'.'.join(map(str, row.since[:2]))}", "missing"
+        came = f"came with Linux {'.'.join(map(str, row.since[:2]))}"
+        return (f"done in the task: {came}", "limited") if member & EMULATED else (f"missing, {came}", "missing")
     flags = needed_beside(member)
     if not by_clone3:
         if "clone" not in row.accepted_by:
