@@ -34,18 +34,28 @@ BODIES: dict[str, Any] = {"function": signal.pause, "program": ["sleep", "3600"]
 by_body = pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 
 
-@pytest.fixture
-def since_7_1(oracle: Oracle) -> None:
+@pytest.fixture(scope="module")
+def answer(oracle: Oracle) -> int:
+    """The kernel's: 0, or an errno where it is older."""
     (answer,) = oracle.ask([Question("clone3", F.AUTOREAP)])
+    return answer
+
+
+@pytest.fixture(scope="module")
+def since_7_1(answer: int) -> None:
     if answer:
         pytest.skip("this kernel has no AUTOREAP")
 
 
-@pytest.mark.parametrize("flags", [*ROUTES.values(), AUTOKILL, AUTOKILL | F.NNP], ids=str)
-def test_an_older_kernel_has_neither(flags: F, oracle: Oracle) -> None:
-    (answer,) = oracle.ask([Question("clone3", F.AUTOREAP)])
+@pytest.fixture(scope="module")
+def before_7_1(answer: int) -> None:
     if not answer:
-        pytest.skip("this kernel has them")
+        pytest.skip("this kernel has AUTOREAP")
+
+
+@pytest.mark.usefixtures("before_7_1")
+@pytest.mark.parametrize("flags", [*ROUTES.values(), AUTOKILL, AUTOKILL | F.NNP], ids=str)
+def test_an_older_kernel_has_neither(flags: F, answer: int) -> None:
     ran: list[int] = []
     for body in ((ran.append, 1), (["true"],)):
         with pytest.raises(FlagError, match=r"CLONE_AUTOREAP.* came with Linux 7\.1") as caught:

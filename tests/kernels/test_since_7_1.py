@@ -27,7 +27,9 @@ COPIES: dict[str, dict[str, Any]] = {
 by_route = pytest.mark.parametrize("fields", COPIES.values(), ids=COPIES)
 
 
-def is_new(oracle: Oracle) -> bool:
+@pytest.fixture(scope="module")
+def new(oracle: Oracle) -> bool:
+    """Whether the kernel knows the flags."""
     (answer,) = oracle.ask([Question("clone3", F.NNP)])
     assert answer in (0, errno.EINVAL)
     return answer == 0
@@ -38,11 +40,11 @@ def has_no_new_privs() -> bool:
 
 
 @by_route
-def test_no_new_privileges_by_the_flag_or_by_prctl(fields: dict[str, Any], oracle: Oracle) -> None:
+def test_no_new_privileges_by_the_flag_or_by_prctl(fields: dict[str, Any], new: bool) -> None:
     task = clone(has_no_new_privs, **fields | {"flags": fields["flags"] | F.NNP})
     assert task.result(PATIENCE)
     assert not has_no_new_privs()
-    if is_new(oracle):
+    if new:
         assert (task.granted.flags & F.NNP, task.emulated) == (F.NNP, {})
     else:
         assert not task.granted.flags & F.NNP
@@ -60,11 +62,11 @@ THREADS = pytest.param({"flags": THREAD & ~F.FS | F.EMPTY_MNTNS}, marks=pytest.m
 
 
 @pytest.mark.parametrize("fields", [*(pytest.param(f, id=n) for n, f in EMPTY.items()), THREADS])
-def test_a_root_directory_with_nothing_in_it(fields: dict[str, Any], oracle: Oracle) -> None:
+def test_a_root_directory_with_nothing_in_it(fields: dict[str, Any], new: bool, oracle: Oracle) -> None:
     if PRIVILEGE and not oracle.makes_user_namespaces():
         pytest.skip("this user may make no namespaces")
     ran: list[int] = []
-    if is_new(oracle):
+    if new:
         assert call(os.listdir, "/", **fields) == []
         assert "proc" in os.listdir("/")
         return
@@ -73,8 +75,8 @@ def test_a_root_directory_with_nothing_in_it(fields: dict[str, Any], oracle: Ora
     assert (caught.value.errno, caught.value.rule, ran) == (errno.EINVAL, "since-7.1", [])
 
 
-def test_no_program_is_found_in_it(oracle: Oracle) -> None:
-    if is_new(oracle) and (not PRIVILEGE or oracle.makes_user_namespaces()):
+def test_no_program_is_found_in_it(new: bool, oracle: Oracle) -> None:
+    if new and (not PRIVILEGE or oracle.makes_user_namespaces()):
         with pytest.raises(StartError) as caught:
             clone(["true"], flags=F.EMPTY_MNTNS | PRIVILEGE)
         assert (caught.value.step, caught.value.errno) == ("execve", errno.ENOENT)
@@ -84,8 +86,8 @@ def test_no_program_is_found_in_it(oracle: Oracle) -> None:
 
 
 @pytest.mark.root
-def test_an_ordinary_user_has_one_with_a_user_namespace(oracle: Oracle) -> None:
-    if not (is_new(oracle) and Oracle(oracle.program, 65534).makes_user_namespaces()):
+def test_an_ordinary_user_has_one_with_a_user_namespace(new: bool, oracle: Oracle) -> None:
+    if not (new and Oracle(oracle.program, 65534).makes_user_namespaces()):
         pytest.skip("an ordinary user has none here")
 
     def look() -> list[list[str]]:
