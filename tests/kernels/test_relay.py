@@ -110,7 +110,7 @@ def test_init_of_a_pid_namespace_can_be_ended_and_takes_all_with_it(form: dict[s
     if end == "kill":
         task.kill(timeout=PATIENCE)
     else:
-        task.terminate(grace=PATIENCE / 20, timeout=PATIENCE)
+        task.terminate(grace=0.2, timeout=PATIENCE)
     assert isinstance(task.exception(PATIENCE), TaskDied)
     until(lambda: gone(task.pid) and gone(sleeper), "both ended")
 
