@@ -35,7 +35,7 @@ stress: $(VENV)/installed $(VENV)/testing ## the stress tests alone
 conformance: $(VENV)/installed ## every legal set by every route against the kernel: what was proved, what is refused and why
 	PYTHONPATH=tests $(BIN)/python tests/conformance/prove.py
 
-test-kernels: $(VENV)/installed $(VENV)/testing ## tests/kernels on Linux 5.10 to 7.3, emulated: 5 minutes; KERNELS="5.10 6.1" for some
+test-kernels: $(VENV)/installed $(VENV)/testing ## tests/kernels on Linux 5.10 to 7.3, emulated: some 6 minutes; KERNELS="5.10 6.1" for some
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python tests/kernels/emulate $(KERNELS)
 
 bench: $(VENV)/installed ## the whole benchmarks, with their charts in out/

@@ -6,39 +6,11 @@ import signal
 
 import pytest
 
-from creator import run
+from siblings import lines_of
 from taskclone import ChildSetup, CloneFlags, FlagError, UnsupportedOperation, clone
 
 F = CloneFlags
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-PARENT = """
-import subprocess, sys
-# The creator's parent, which reaps when it is told to.
-SCRIPT = '''
-import os, signal, sys, threading, time
-from taskclone import *
-def say(*words): os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
-parent = os.getppid()
-''' + sys.argv[1]
-creator = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE)
-while True:
-    info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-    if info.si_pid == creator.pid: break
-    if REAPS:
-        os.waitpid(info.si_pid, 0)
-    else:
-        time.sleep(0.005)
-sys.exit(creator.wait())
-"""
-
-
-def lines_of(script: str, reaps: bool) -> list[str]:
-    parent = PARENT.replace("REAPS", str(reaps)).replace("sys.argv[1]", repr(script))
-    status, out, err = run(parent)
-    assert (status, err) == (0, "")
-    return out.splitlines()
-
 
 REAPS = pytest.mark.parametrize("reaps", [True, False], ids=["parent-reaps", "parent-does-not"])
 

@@ -25,6 +25,7 @@ static struct list {
     int count;
 } running, forgotten;
 static int starts;           /* since the last sweep */
+static int autokills;        /* whether there has been a task that ends with its pidfd */
 static unsigned char census; /* of those whose holder is gone and could not say so: __del__ was interrupted */
 
 /* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
@@ -75,11 +76,15 @@ PyObject *tc_children_running(PyObject *module, PyObject *unused)
 }
 
 /* In the child of a fork: they are the parent's. Those that somebody holds are not touched, which would copy the pages
- * that they lie in; they are let go of when their holder abandons them. */
+ * that they lie in; they are let go of when their holder abandons them. But a descriptor whose last close is its task's
+ * end must be the parent's alone. */
 PyObject *tc_children_forget(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    struct tc_child *child = forgotten.first;
+    struct tc_child *child = autokills ? running.first : NULL;
+    for (; child; child = child->next)
+        if (child->flags & CLONE_PIDFD_AUTOKILL) tc_child_close(child);
+    child = forgotten.first;
     running = forgotten = (struct list){0};
     for (struct tc_child *next; child; child = next) {
         next = child->next;
@@ -114,11 +119,17 @@ static int reap(struct tc_child *self)
     return 1;
 }
 
+/* One that ends with its pidfd is let go of: it leaves nothing to reap. */
 static void forget(struct tc_child *self)
 {
     Py_INCREF(self);
     unlink_child(self); /* gives up the list's reference */
-    link_child(self, &forgotten);
+    if (self->flags & CLONE_PIDFD_AUTOKILL) {
+        tc_child_close(self);
+        self->status.source = TC_STATUS_LOST;
+        Py_DECREF(self);
+    } else
+        link_child(self, &forgotten);
 }
 
 /* So that forgotten tasks leave no zombies for long: at each start while they are few, at every n-th while they are
@@ -150,6 +161,7 @@ void tc_child_started(struct tc_child *self, pid_t pid, int pidfd, uint64_t flag
     self->flags = flags;
     if (pidfd < 0 && !self->by_pid)
         self->status.source = TC_STATUS_LOST; /* gone before the creator could open a pidfd */
+    if (flags & CLONE_PIDFD_AUTOKILL) autokills = 1;
     /* A task's own child, which the creator, whose memory this is, cannot wait for. */
     if (tc_current_task()) return;
     link_child((struct tc_child *)Py_NewRef(self), &running);
@@ -272,7 +284,7 @@ void tc_child_close(struct tc_child *self)
     self->pidfd = -1;
 }
 
-/* abandon(): nobody will ask any more. One that runs is kept until it is reaped. */
+/* abandon(): nobody will ask any more. One that runs is kept until it is reaped, or ended: see forget(). */
 PyObject *tc_child_abandon(struct tc_child *self, PyObject *unused)
 {
     (void)unused;

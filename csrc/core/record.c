@@ -188,6 +188,8 @@ void tc_tasks_after_fork(void)
 
 /* ---- descriptor, signals, zombie --------------------------------------------------------------------------------- */
 
+int tc_others_reap(const struct tc_task *task) { return task->spec.exit_signal || task->spec.flags & CLONE_AUTOREAP; }
+
 void tc_task_reap(struct tc_task *task, int pidfd)
 {
     struct tc_status unused = {0};
@@ -203,7 +205,7 @@ void tc_task_close(struct tc_task *task)
 }
 
 /* Nobody reaps a held task, so its id is its own. False: it has been reaped. Not in a task: one that is killed here
- * would hold it for ever. With an exit signal others may reap at any time. */
+ * would hold it for ever. Not where others may reap at any time: tc_others_reap(). */
 static int hold(struct tc_task *task)
 {
     for (;;) {
@@ -248,7 +250,7 @@ long tc_task_signal(struct tc_task *task, int sig)
     int kept = tc_own_files() ? atomic_load(&task->pidfd) : -1;
     if (kept >= 0 && !atomic_load(&task->rings)) return TC_SYS(SYS_pidfd_send_signal, kept, sig, 0, 0);
     /* By id: an end must not want a descriptor, when there may be none left. */
-    if (!tc_current_task() && !task->spec.exit_signal) return signal_by_id(task, sig);
+    if (!tc_current_task() && !tc_others_reap(task)) return signal_by_id(task, sig);
     int pidfd = tc_open_pidfd(task);
     if (pidfd < 0) return pidfd;
     long err = TC_SYS(SYS_pidfd_send_signal, pidfd, sig, 0, 0);

@@ -111,6 +111,7 @@ PyObject *tc_program_start(PyObject *module, PyObject *args)
             struct tc_child *child = (struct tc_child *)self;
             child->replaced = spec.emulated;
             child->sibling = (flags & CLONE_PARENT) != 0;
+            if (flags & CLONE_AUTOREAP) child->exit_signal = 0; /* after execve, too */
             tc_child_started(child, pid, pidfd, spec.flags);
             failed = 0;
         }

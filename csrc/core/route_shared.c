@@ -64,9 +64,9 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
     spec->creator_pidfd = -1;
     if (spec->flags & CLONE_NEWPID)
         spec->creator_pidfd = tc_not_a_stream((int)TC_SYS(SYS_pidfd_open, spec->creator, 0));
-    /* With an exit signal anybody may reap, and a pidfd from birth is the only sure name. Without, nobody but us does,
-     * and a pidfd, made and closed some 4 us, is made when somebody asks. */
-    if (spec->exit_signal) spec->flags |= CLONE_PIDFD;
+    /* A pidfd from birth is the only sure name of a task that others may reap, and keeps its status. Where nobody but
+     * us does, a pidfd, made and closed some 4 us, is made when somebody asks. */
+    if (tc_others_reap(task)) spec->flags |= CLONE_PIDFD;
     tc_clone_args(spec, args, (int *)&task->pidfd, (pid_t *)&task->pid);
     if (spec->flags & CLONE_SETTLS) args->tls = (uint64_t)(uintptr_t)host->tls;
     args->child_tid = (uint64_t)(uintptr_t)&spec->child_tid; /* for who names CHILD_SETTID or CHILD_CLEARTID */
@@ -198,7 +198,7 @@ static void run_lent(struct tc_host *host, struct tc_task *task)
  * write the task's id into the word that the host of a lent one sleeps on. */
 static int may_lend(const struct tc_task *task)
 {
-    return !task->in_place && !task->spec.exit_signal && !(task->spec.flags & (CLONE_NEWPID | CLONE_CHILD_SETTID)) &&
+    return !task->in_place && !tc_others_reap(task) && !(task->spec.flags & (CLONE_NEWPID | CLONE_CHILD_SETTID)) &&
            !tc_current_task() && tc_on_main_thread();
 }
 

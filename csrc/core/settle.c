@@ -21,10 +21,10 @@ static int reap_now(struct tc_task *task)
     return task->status.source != TC_STATUS_NONE;
 }
 
-/* With an exit signal only a look: os.wait() shall find it. */
+/* With an exit signal only a look: os.wait() shall find it. With AUTOREAP the kernel reaps, and wakes who looks. */
 void tc_take_status(struct tc_task *task)
 {
-    int reaps = !task->spec.exit_signal, err;
+    int reaps = !tc_others_reap(task), err;
     /* What follows takes long where threads of a C library live on. */
     if (atomic_load(&task->state) >= TC_DONE) tc_ring_bells(task);
     if (reaps && reap_now(task)) return;

@@ -63,7 +63,7 @@ struct tc_task {
     _Atomic uint32_t clean;           /* the body ended and gave its thread state back */
     _Atomic int references;           /* Python handles, host */
     _Atomic pid_t pid;
-    _Atomic int pidfd; /* -1 until somebody wants it, unless there is an exit signal; closed by whoever takes it out */
+    _Atomic int pidfd; /* -1 until somebody wants it, or from birth: tc_others_reap(); closed by whoever takes it out */
     _Atomic int reaping, holds; /* reaping waits until nobody holds; see tc_task_reaping() */
     _Atomic int orphan;         /* no Python handle is left: the host closes it */
     int in_place, daemon;
@@ -200,6 +200,8 @@ void tc_tasks_after_fork(void);
 int tc_open_pidfd(struct tc_task *task);
 /* Sends a signal through a pidfd, never to another process. 0, -ESRCH (it has ended) or another -errno. */
 long tc_task_signal(struct tc_task *task, int sig);
+/* Its id may be another's any moment: with an exit signal any wait() may take it, with AUTOREAP the kernel does. */
+int tc_others_reap(const struct tc_task *task);
 /* Once, whoever calls: takes the zombie of a task with an exit signal, and closes the pidfd. Raw system calls. */
 void tc_task_close(struct tc_task *task);
 void tc_task_reap(struct tc_task *task, int pidfd);

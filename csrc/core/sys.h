@@ -26,6 +26,7 @@
 #ifndef CLONE_AUTOREAP /* Linux 7.1 */
 #define CLONE_AUTOREAP (1ull << 34)
 #define CLONE_NNP (1ull << 35)
+#define CLONE_PIDFD_AUTOKILL (1ull << 36)
 #endif
 
 #define TC_SYS(nr, ...) TC_SYS_(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)

@@ -348,7 +348,8 @@ ROWS: Final[Mapping[CloneFlags, Row]] = MappingProxyType(
         # clone3 takes it since 6.3 and in the stable updates of 5.10 to 6.1; the first 5.6 had it for unshare alone.
         _F.NEWTIME: _namespace(
             "time namespace",
-            "New offsets of the monotonic and boot clocks; with VM they hold only for the task's children.",
+            "New offsets of the monotonic and boot clocks; with VM they hold, since Linux 6.2, only for the task's "
+            "children.",
             (5, 6),
             ("ns/time", "ns/time_for_children", "timens_offsets"),
             "time_namespaces(7)",

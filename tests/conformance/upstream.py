@@ -85,7 +85,7 @@ CASES: Final[dict[str, str]] = {
     "selftests pidfd_getfd_test": _PIDFD + "test_its_descriptors_are_to_be_had",
     "selftests pidfd_setns_test": _PIDFD + "test_its_namespaces_are_entered_by_the_pidfd",
     "selftests pidfd_info_test": "kernels/test_wait.py::test_a_foreign_wait_steals_it",
-    "selftests pidfd_autoreap_test": "- Linux 7.1, and no route has AUTOREAP yet",
+    "selftests pidfd_autoreap_test": "kernels/test_autoreap.py::test_its_pidfd_tells_how_it_ended",
     "selftests pidfd_bind_mount, file_handle, setattr, xattr": "- about the file system of pidfds, not about tasks",
 }
 """By case: the test below tests/ that holds it, or why there is none."""

@@ -69,8 +69,18 @@ def test_flags_by_their_errno() -> None:
                errno.EACCES: ("refused (EACCES)", "missing")}  # fmt: skip
     for answer, expected in answers.items():
         found = list(look_at_flags(lambda flags, clone3, answer=answer: answer, lambda name: 0))  # type: ignore[misc]
-        shown = {(item.value, item.state) for item in found if not item.value.startswith("missing, came")}
+        shown = {(item.value, item.state) for item in found if "came with Linux" not in item.value}
         assert shown == {expected}
+
+
+def test_a_flag_that_an_old_kernel_lacks_is_missing_unless_the_task_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskclone.doctor.clonable.running_kernel", lambda: (7, 0))
+    found = {item.name: item for item in look_at_flags(lambda flags, clone3: 0, lambda name: 0)}
+    new = {"CLONE_AUTOREAP", "CLONE_PIDFD_AUTOKILL", "CLONE_EMPTY_MNTNS"}
+    assert {name for name, item in found.items() if item.value == "missing, came with Linux 7.1"} == new
+    assert {found[name].state for name in new} == {"missing"}
+    assert found["CLONE_NNP"].value == "done in the task: came with Linux 7.1"
+    assert found["CLONE_NNP"].state == "limited"
 
 
 def test_flags_without_clone3_are_asked_of_clone() -> None:

@@ -32,7 +32,7 @@ about_the_sets = pytest.mark.skipif(SLOWNESS > 1, reason="about the sets, of whi
 
 @pytest.fixture(scope="module")
 def sets() -> list[FlagSet]:
-    return flag_sets(SEED, NETWORKS, parts=round(2 * SLOWNESS) if SLOWNESS > 1 else 1)
+    return flag_sets(SEED, NETWORKS, parts=round(4 * SLOWNESS) if SLOWNESS > 1 else 1)
 
 
 def of_call(sets: Iterable[FlagSet], call: Call) -> list[Question]:

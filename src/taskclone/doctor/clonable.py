@@ -10,7 +10,7 @@ from taskclone import _core
 from taskclone.doctor.finding import Finding, State, finding, word
 from taskclone.flags import ROWS, CloneFlags, Row, call_note
 from taskclone.rule import Version, running_kernel
-from taskclone.rules import Context, broken
+from taskclone.rules import Context, broken, emulated
 
 __all__ = ["look", "needed_beside"]
 
@@ -46,7 +46,8 @@ def needed_beside(member: CloneFlags) -> CloneFlags:
 
 def _ask(member: CloneFlags, row: Row, probe: Probe, by_clone3: bool, kernel: Version) -> tuple[str, State]:
     if kernel < row.since[:2]:
-        return f"missing, came with Linux {'.'.join(map(str, row.since[:2]))}", "missing"
+        came = f"came with Linux {'.'.join(map(str, row.since[:2]))}"
+        return (f"done in the task: {came}", "limited") if emulated(member) else (f"missing, {came}", "missing")
     flags = needed_beside(member)
     if not by_clone3:
         if "clone" not in row.accepted_by:
