@@ -127,7 +127,7 @@ class Rule:
         message: the rule and its reason in plain words; ``{flags}`` stands for the flags of ``any_of`` in the set,
             ``{setup}`` for the fields of ``setup`` in use.
         cure: the likely slip, or what to do instead; ``{setup}`` as above.
-        since: the first kernel that has it; None for every kernel from 5.10.
+        since: the first kernel that has it; None for every kernel from 5.10. An older one too, for an emulated flag.
         until: the first kernel that has it no more; None for none so far.
         setup: fields of the setup that do not go with the flags.
         came: it is about kernels that are older than its flags.
@@ -157,7 +157,7 @@ class Rule:
         return (
             context.call in self.calls
             and not (self.came and bits & int(self.any_of) & ~int(context.emulated) == 0)
-            and (self.since is None or context.kernel >= self.since)
+            and (self.since is None or context.kernel >= self.since or int(self.all_of & context.emulated) != 0)
             and (self.until is None or context.kernel < self.until)
             and bits & all_of == all_of
             and (not self.any_of or bits & int(self.any_of) != 0)

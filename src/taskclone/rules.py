@@ -230,6 +230,7 @@ RULES: Final[tuple[Rule, ...]] = (
         id="nnp-thread",
         calls=_CLONE3,
         all_of=_F.NNP | _F.THREAD,
+        since=_V7_1,
         message="CLONE_NNP is not for a single thread of a group (CLONE_THREAD)",
         cure="leave one of them out; a thread can set no_new_privs itself",
     ),
