@@ -104,10 +104,25 @@ def test_dumpable_is_the_memorys() -> None:
 import ctypes
 libc = ctypes.CDLL(None)
 say(libc.prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
-call(os.setuid, 65534, flags=SHARED)
-say(os.getuid(), libc.prctl(3, 0, 0, 0, 0) == 1)
+for flags in (SHARED, SHARED | VFORK):
+    task = clone(lambda: (os.setuid(65534), libc.prctl(3, 0, 0, 0, 0))[1], flags=flags)
+    task.wait(10)
+    say(task.result() == 1, os.getuid(), libc.prctl(3, 0, 0, 0, 0))
+go_on = os.pipe()
+tasks = [clone(lambda: (os.setuid(65534), os.read(go_on[0], 1)), flags=SHARED) for _ in range(2)]
+while libc.prctl(3, 0, 0, 0, 0) == 1: time.sleep(0.01)
+for number in range(2):
+    os.write(go_on[1], b"x")
+    while sum(task.done() for task in tasks) == number: time.sleep(0.01)
+    next(task for task in tasks if task.done()).wait(10)
+    time.sleep(0.1)
+    say(libc.prctl(3, 0, 0, 0, 0))
 """
-    assert lines_of(script) == ["1", "0 False"]
+    # While the other one has the new id it stays so.
+    lines = lines_of(script)
+    assert lines[:3] == ["1", "False 0 1", "False 0 1"]
+    assert lines[4:] == ["1"]
+    assert lines[3] != "1"
 
 
 def test_the_oom_score_is_the_memorys() -> None:

@@ -95,6 +95,16 @@ struct tc_task *tc_task_first_end_request(void)
     return task;
 }
 
+int tc_task_any(int (*test)(pid_t pid), const struct tc_task *but)
+{
+    int found = 0;
+    tc_spin_lock(&list_lock);
+    for (struct tc_task *task = living; task && !found; task = task->next)
+        found = task != but && !task->thread && atomic_load(&task->pid) && test(atomic_load(&task->pid));
+    tc_spin_unlock(&list_lock);
+    return found;
+}
+
 void tc_ring(int eventfd)
 {
     uint64_t one = 1;

@@ -55,6 +55,7 @@ static int lend(struct tc_host *host, struct tc_task *task, struct clone_args *a
 {
     struct tc_spec *spec = &task->spec;
     task->host = host;
+    task->dumpable = tc_dumpable();
     spec->rseq = host->rseq;
     spec->rseq_size = host->rseq_size;
     spec->altstack = host->altstack;

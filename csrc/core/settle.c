@@ -14,6 +14,7 @@ static const int look = WEXITED | WNOWAIT | __WALL, reap = WEXITED | WNOHANG | _
 /* Without waiting; true when the zombie was there. Nobody but us reaps a task without an exit signal. */
 static int reap_now(struct tc_task *task)
 {
+    tc_keep_dumpable(task);
     tc_task_reaping(task);
     int err = tc_waitid(P_PID, task->pid, reap, &task->status);
     if (err) tc_status_of_reaped(task->pidfd, &task->status);

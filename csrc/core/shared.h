@@ -16,6 +16,7 @@
  *   settle.c        zombie, status and host of a task that has ended
  *   keeper.c        the thread that makes hosts for tasks and carries out ends that signals ask for
  *   death.c         what is done on the host after an abnormal death, and later by whoever looks at the task
+ *   dumpable.c      what a task that has changed its ids leaves of the memory's rights
  *   watchdog.c      what names a wait that will never end, after a death
  *   ending.c        one look at a task that shall end
  *   threads.c       the guard of _thread.start_new_thread
@@ -58,6 +59,7 @@ struct tc_task {
     _Atomic(struct tc_hook *) bells;               /* of those who await it in an event loop */
     _Atomic int ringing;
     unsigned generation;
+    int dumpable; /* of the memory, when it was started */
     /* futex: 1 until the kernel has run mm_release() for a hosted task, or for a lent one whose body has ended */
     _Atomic uint32_t alive, watchers; /* watchers: those who sleep on it */
     _Atomic uint32_t clean;           /* the body ended and gave its thread state back */
@@ -184,7 +186,8 @@ extern _Atomic uint32_t tc_end_bell;
 struct tc_task *tc_task_new(PyObject *fn, PyObject *args, PyObject *kwargs, PyObject *cancel); /* or an exception */
 void tc_task_list(struct tc_task *task);
 void tc_task_unlist(struct tc_task *task);
-struct tc_task *tc_task_first_end_request(void); /* with a reference */
+struct tc_task *tc_task_first_end_request(void);                    /* with a reference */
+int tc_task_any(int (*test)(pid_t pid), const struct tc_task *but); /* of those that have not ended */
 /* All that have not ended, each with a reference, NULL at the end; NULL: no memory. Given back as a whole. */
 struct tc_task **tc_task_all(void);
 void tc_task_all_done(struct tc_task **all);
@@ -251,6 +254,10 @@ int tc_in_lost_arena(uintptr_t address);
 int tc_malloc_limit(void);
 int tc_death_init(void);
 int tc_in_libc(uintptr_t pc, int or_python);
+
+/* dumpable.c */
+int tc_dumpable(void);
+void tc_keep_dumpable(struct tc_task *task); /* it is a zombie, and about to be reaped */
 
 /* ending.c */
 void tc_looks_after_fork(void);
