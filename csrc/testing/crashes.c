@@ -22,7 +22,8 @@ void raise_signal(int number) { raise(number); }
 
 void spin_for_ever(void)
 {
-    for (volatile long n = 0;; n++) {
+    static volatile long n; /* a local one is "set but not used" to gcc 16 */
+    for (;; n++) {
     }
 }
 
