@@ -418,7 +418,7 @@ for own in (F(0), F.FILES, F.FS, F.SYSVSEM):
     assert len(box[0][1]) == 2
     given = task.granted.flags
     assert names(task) == ({{"PARENT_SETTID"}} if more & F.PIDFD else set())
-    assert given | F.PARENT_SETTID == (THREAD | more) & ~own | F.CHILD_SETTID | F.CHILD_CLEARTID
+    assert given | F.PARENT_SETTID | F.CHILD_SETTID == (THREAD | more) & ~own | F.CHILD_SETTID | F.CHILD_CLEARTID
     if more & F.PIDFD: assert "anon_inode" in os.readlink(f"/proc/self/fd/{{task.fileno()}}")
 seccomp.refuse("clone", errno.EAGAIN, int(given))
 ran = []

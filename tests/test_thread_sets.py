@@ -296,7 +296,10 @@ def libc_view() -> dict[str, object]:
     why = ctypes.get_errno() if taken else 0
     return {
         "robust list": head.value is not None and head.value - threading.get_ident() > 0,
-        "id": found == 0 and place.contents.value == threading.get_native_id(),
+        # The kernel clears it at the end: libc's copy of the id, or (glibc 2.43) 3 for a thread that nobody joins.
+        "id": found == 0 and place.contents.value in (threading.get_native_id(), 3),
+        "cleared": ctypes.cast(place, ctypes.c_void_p).value - threading.get_ident(),
+        "id of libc": libc.pthread_kill(ctypes.c_void_p(threading.get_ident()), 0),
         "rseq taken": why == errno.EINVAL,
         "distance": (head.value or 0) - threading.get_ident(),
         "mask": signal.pthread_sigmask(signal.SIG_BLOCK, []),

@@ -156,6 +156,7 @@ def test_trace_and_profile_hooks_are_installed(hooks: list[str], flags: F) -> No
     assert hooks.count("call") >= 2
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # 3.15 raises it from the fork
 @HOW
 def test_a_body_may_fork_and_start_threads(thread: F) -> None:
     def body() -> tuple[int, list[str]]:
@@ -287,6 +288,7 @@ def test_a_descriptor_of_the_creator_is_not_closed_by_a_thread_with_its_own_file
     until(lambda: not os.path.exists(f"/proc/self/fd/{fd}"), "the creator's own thread closes it")
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # 3.15 raises it from the fork
 def test_multiprocessing_forks_in_a_body() -> None:
     import multiprocessing
 

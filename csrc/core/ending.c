@@ -102,7 +102,15 @@ void tc_looks_after_fork(void) { atomic_store(&stop_lock, 0); }
 enum verdict { GONE, KILLED, GO_ON, AT_FUTEX, AT_WRITE, IN_LOCK, UNSTOPPED };
 static const char *const verdicts[] = {"gone", "killed", "go_on", "futex", "write", "lock", "unstopped"};
 
-static enum verdict judge(const struct place *at, uintptr_t futex, int write_fd, int user)
+/* At a futex for so long that it is to be killed there. */
+static enum verdict judge_parked(uintptr_t futex, uintptr_t low, uintptr_t high)
+{
+    uintptr_t address = tc_parked_for(futex);
+    if (!address || (address >= low && address < high)) return IN_LOCK;
+    return tc_unpark(futex) ? KILLED : GO_ON;
+}
+
+static enum verdict judge(const struct tc_task *task, const struct place *at, uintptr_t futex, int write_fd, int user)
 {
     static uintptr_t low, high;
     if (!high && tc_runtime_range(&low, &high) < 0) low = 0, high = UINTPTR_MAX; /* unknown: never at a futex */
@@ -112,7 +120,10 @@ static enum verdict judge(const struct place *at, uintptr_t futex, int write_fd,
     /* A stop turns every timed wait into restart_syscall, whose number says nothing; the argument registers stay. */
     if (at->nr == SYS_futex || at->nr == SYS_restart_syscall) {
         if ((at->first >= low && at->first < high) || tc_own_futex(at->first)) return IN_LOCK;
-        return futex && at->first == futex ? KILLED : AT_FUTEX;
+        if (!futex || at->first != futex) return AT_FUTEX;
+        const struct tc_host *host = task->host;
+        int on_stack = futex > (uintptr_t)host->stack + 64 && futex < (uintptr_t)host->top;
+        return on_stack ? judge_parked(futex, low, high) : KILLED;
     }
     if (at->nr == SYS_write || at->nr == SYS_writev)
         return write_fd >= 0 && (int)at->first == write_fd ? KILLED : AT_WRITE;
@@ -132,7 +143,7 @@ static enum verdict look(struct tc_task *task, uintptr_t futex, int write_fd, in
         verdict = stopped < 0 ? UNSTOPPED : GONE;
         if (stopped > 0) {
             read_place(pid, place);
-            verdict = judge(place, futex, write_fd, user);
+            verdict = judge(task, place, futex, write_fd, user);
         }
         if (verdict == KILLED) {
             atomic_store(&task->known_place, 1);

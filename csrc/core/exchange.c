@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include "fallback.h"
 #include "rawfork.h"
@@ -28,7 +29,9 @@ struct lender {
     char *top; /* of the stack on which the new task begins */
     void *tls, *robust;
     size_t robust_size;
-    pid_t *id; /* where libc has it, or NULL: not to be found */
+    pid_t *id;      /* where libc has it, or NULL: not to be found */
+    pid_t *cleared; /* what the kernel clears at the thread's end: the same; from glibc 2.43 on a word that joiners
+                       watch */
 };
 
 /* Between the caller and the thread, on the caller's stack. */
@@ -59,6 +62,7 @@ static void *lender_main(void *argument)
     struct offer *offer = argument;
     struct tc_task *task = offer->task;
     struct lender lender = {.task = task, .alive = 1, .tls = tc_thread_pointer(), .id = tc_libc_tid()};
+    if (TC_SYS(SYS_prctl, PR_GET_TID_ADDRESS, &lender.cleared) || !lender.cleared) lender.cleared = lender.id;
     TC_SYS(SYS_get_robust_list, 0, &lender.robust, &lender.robust_size);
     task->spec.rseq = tc_give_up_rseq(&task->spec.rseq_size);
     if (_setjmp(lender.frame) == 0) {
@@ -91,6 +95,7 @@ static void begin(void *argument)
     struct tc_task *task = lender->task;
     /* Clone(2) may have no place to report it, and the caller may sleep. */
     atomic_store(&task->pid, (pid_t)TC_SYS(SYS_gettid));
+    *lender->id = task->pid; /* there already, where it is the word that the kernel clears */
     atomic_store(&lender->word, LEAVE);
     tc_futex_wake(&lender->word);
     while (atomic_load(&lender->alive)) tc_futex_wait(&lender->alive, 1, NULL);
@@ -107,10 +112,11 @@ static long clone_onto(struct lender *lender, struct tc_task *task)
     uint64_t mask;
     task->lender = lender;
     spec->signals = &task->signals;
-    spec->flags |= CLONE_SETTLS | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+    spec->flags |= CLONE_SETTLS | CLONE_CHILD_CLEARTID;
+    if (lender->cleared == lender->id) spec->flags |= CLONE_CHILD_SETTID;
     tc_clone_args(spec, &args, (int *)&task->pidfd, (pid_t *)&task->pid);
     args.tls = (uint64_t)(uintptr_t)lender->tls;
-    args.child_tid = (uint64_t)(uintptr_t)lender->id;
+    args.child_tid = (uint64_t)(uintptr_t)lender->cleared;
     args.stack = (uint64_t)(uintptr_t)(lender->top - STEPS);
     args.stack_size = STEPS;
     tc_block_signals(&mask);

@@ -3,13 +3,23 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <stdatomic.h>
+#include <stddef.h>
 
-#if PY_VERSION_HEX < 0x030b0000 || PY_VERSION_HEX >= 0x030e0000
-#error "taskclone knows the thread states of CPython 3.11 to 3.13 only"
+#if PY_VERSION_HEX < 0x030b0000
+#error "taskclone needs CPython 3.11 or later"
 #endif
 #ifdef Py_GIL_DISABLED
-#error "taskclone needs a CPython with the interpreter lock: free-threaded builds are not supported"
+#error "taskclone needs the interpreter lock: without it a dead task may hold the lock of any object, and none can tell"
 #endif
+/* Whose thread states this file has been read against. With a later one only what needs none of their fields is done:
+ * memory that is copied and programs. The tests build it once more as if this were such a version. */
+#if PY_VERSION_HEX < 0x03100000 && !defined TC_PRETEND_UNKNOWN
+#define TC_KNOWN 1
+#else
+#define TC_KNOWN 0
+#endif
+
+int tc_known_interpreter(void) { return TC_KNOWN; }
 
 PyThreadState *tc_current_state(void)
 {
@@ -66,10 +76,13 @@ PyObject *tc_state_stack(PyThreadState *state)
     return list;
 }
 
+#if TC_KNOWN
 void tc_abandon_state(PyThreadState *state)
 {
     state->exc_info = &state->exc_state; /* may point into a generator or a dead C frame */
-#if PY_VERSION_HEX >= 0x030d0000
+#if PY_VERSION_HEX >= 0x030f0000
+    state->current_frame = state->base_frame;
+#elif PY_VERSION_HEX >= 0x030d0000
     state->current_frame = NULL;
 #else
     state->root_cframe.current_frame = NULL;
@@ -113,6 +126,59 @@ int tc_has_state(unsigned long native_id)
         if (s->native_thread_id == native_id) return 1;
     return 0;
 }
+#else
+/* None is started, so there is none to be abandoned, lent to or looked for. */
+void tc_abandon_state(PyThreadState *state) { (void)state; }
+void tc_lend_chunk(PyThreadState *state) { (void)state; }
+void tc_take_chunk(PyThreadState *state) { (void)state; }
+int tc_has_state(unsigned long native_id) { return native_id == 0; }
+#endif
+
+/* ---- the parking lot ----------------------------------------------------------------------------------------------
+ */
+
+#if TC_KNOWN && PY_VERSION_HEX >= 0x030d0000
+/* Exported, but declared for the interpreter's own files only. */
+typedef void unparker(void *argument, void *parked, int more);
+PyAPI_FUNC(void) _PyParkingLot_Unpark(const void *address, unparker *fn, void *argument);
+
+/* The first words of struct wait_entry in parking_lot.c. It lies on the waiter's stack, and it sleeps at `semaphore`.
+ */
+struct entry {
+    void *argument; /* for who unparks it: a mutex's waiter, the place for a queue's item; NULL: an event's, all wake */
+    _Atomic uintptr_t address;
+    uint32_t semaphore;
+};
+enum { BUCKETS = 257 }; /* by the address: an entry is in the list of its remainder */
+
+static struct entry *entry_at(uintptr_t futex) { return (struct entry *)(futex - offsetof(struct entry, semaphore)); }
+
+uintptr_t tc_parked_for(uintptr_t futex) { return atomic_load(&entry_at(futex)->address); }
+
+static void note_found(void *found, void *parked, int more)
+{
+    (void)more;
+    if (parked) *(int *)found = 1;
+}
+
+int tc_unpark(uintptr_t futex)
+{
+    static const char own[BUCKETS]; /* addresses at which nobody else waits, one for each list */
+    struct entry *entry = entry_at(futex);
+    uintptr_t address = atomic_load(&entry->address);
+    const char *alias = own + (address + BUCKETS - (uintptr_t)own % BUCKETS) % BUCKETS;
+    int found = 0;
+    /* Under an address of its own it is the only one that can be meant. Should a list be chosen otherwise than we
+     * think, it is not found, and all is as before. */
+    atomic_store(&entry->address, (uintptr_t)alias);
+    _PyParkingLot_Unpark(alias, note_found, &found);
+    if (!found) atomic_store(&entry->address, address);
+    return found || !entry->argument;
+}
+#else
+uintptr_t tc_parked_for(uintptr_t futex) { return futex; }
+int tc_unpark(uintptr_t futex) { return futex != 0; }
+#endif
 
 void tc_settle_async(PyObject *exception)
 {

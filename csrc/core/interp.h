@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+/* True when the layout of this version's thread states is known. If not, no task may run a body on a fresh one. */
+int tc_known_interpreter(void);
 /* The thread state that is current on this thread (3.11: the one that holds the interpreter lock), or NULL. No libc. */
 PyThreadState *tc_current_state(void);
 /* True in the main interpreter: PyGILState_Ensure(), which starts a body, knows no other. */
@@ -24,6 +26,12 @@ void tc_abandon_state(PyThreadState *state);
  * to a fresh state before its first frame, and taken back after its last. With the interpreter lock. */
 void tc_lend_chunk(PyThreadState *state);
 void tc_take_chunk(PyThreadState *state);
+/* From 3.13 on a waiter for a lock, a queue's item or an event is an entry, on its own stack, in lists of the
+ * interpreter: the lock or the item would be handed to a dead one. For a futex on the stack of a task that is stopped
+ * in it: the address that it waits for, which is 0 where it is another kind of wait... */
+uintptr_t tc_parked_for(uintptr_t futex);
+/* ... and takes the entry out. False: it has been given what it waits for, or is not to be found; let it go on. */
+int tc_unpark(uintptr_t futex);
 /* After an asynchronous exception that was set and never rose: takes back the interpreter's note that there is one,
  * which 3.11 and 3.12 keep until some thread has had one. With it every thread leaves the fast path of the eval loop
  * for good, and on 3.11 a traced one goes round for ever. Keeps the exception that is set. */

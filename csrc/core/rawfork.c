@@ -12,11 +12,14 @@ long tc_libc_tid_offset;
 pid_t *tc_libc_tid(void)
 {
     pid_t *place = NULL, self = (pid_t)TC_SYS(SYS_gettid);
-    /* A task that runs on a host's storage has a word of ours there. */
+    if (tc_libc_tid_offset) {
+        place = (pid_t *)(void *)((char *)tc_thread_pointer() + tc_libc_tid_offset);
+        if (*place == self) return place;
+    }
+    /* A task that runs on a host's storage has a word of ours there, and from glibc 2.43 on a thread another of libc's,
+     * whose small numbers are ids too in a new PID namespace: so this comes second. */
     if (TC_SYS(SYS_prctl, PR_GET_TID_ADDRESS, &place) == 0 && place && *place == self) return place;
-    if (!tc_libc_tid_offset) return NULL;
-    place = (pid_t *)(void *)((char *)tc_thread_pointer() + tc_libc_tid_offset);
-    return *place == self ? place : NULL;
+    return NULL;
 }
 
 static long by_clone(struct tc_spec *spec, const struct clone_args *args)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "interp.h"
 
 int tc_may_start_thread(void)
 {
@@ -65,6 +66,13 @@ int tc_guard_threads(void)
 {
     static int done;
     if (done) return 0;
+    if (!tc_known_interpreter()) {
+        tc_raise_named("UnsupportedOperation",
+                       "tasks that share memory, and threads, are not started on CPython %.20s: this version of "
+                       "taskclone does not know its thread states. Without VM (flags=PROCESS) and as programs they are",
+                       Py_GetVersion());
+        return -1;
+    }
     PyObject *module = PyImport_ImportModule("_thread");
     if (!module) return -1;
     PyMethodDef *plain[2] = {method_of(module, "start_new_thread", METH_VARARGS),

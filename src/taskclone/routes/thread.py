@@ -104,7 +104,7 @@ class TaskThread(threading.Thread):
         return f"<TaskThread({self.name}, {state}{' daemon' if self._daemonic else ''} {self.ident})>"
 
     # In the child of a fork that the body made, this entry is threading's main thread, and gets what it asks of one at
-    # the interpreter's exit. (3.11 and 3.12 call the first two, 3.13 the third.)
+    # the interpreter's exit. (3.11 and 3.12 call the first two, later ones the third.)
 
     def _reset_internal_locks(self, is_alive: bool) -> None:
         if is_alive:
@@ -118,7 +118,8 @@ class TaskThread(threading.Thread):
 
     def _after_fork(self, new_ident: int | None = None) -> None:
         if new_ident is not None:
-            self._handle = threading._make_thread_handle(new_ident)  # type: ignore[attr-defined]
+            # The name on 3.13, and from 3.14 on.
+            self._handle = self._os_thread_handle = threading._make_thread_handle(new_ident)  # type: ignore[attr-defined]
             self._forked = new_ident, threading.get_native_id()
 
 
