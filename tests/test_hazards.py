@@ -94,6 +94,7 @@ libc.on_exit(ctypes.cast(libc.write, ctypes.c_void_p), ctypes.c_void_p())  # wri
 def body(): libc.exit(5)
 try: call(body, flags=SHARED)
 except TaskDied as died: say(died.code)
+os._exit(0)  # since glibc 2.41 the creator's own exit() waits for a lock that the task has kept
 """
     assert lines_of(script)[-1:] == ["5"]
 

@@ -70,7 +70,8 @@ os._exit(0)
 
 @pytest.mark.stress
 def test_a_kill_from_outside_that_wedges_the_interpreter_lock_is_named() -> None:
-    """Most do, where three threads want the lock; the others must not be named."""
+    """Most do, where three threads want the lock; the others must not be named. (None with the condition variables of
+    glibc 2.41 and later.)"""
     for _ in range(20):
         with creator(STRUCK_FROM_OUTSIDE) as process:
             said = what_is_said(process)
@@ -78,6 +79,8 @@ def test_a_kill_from_outside_that_wedges_the_interpreter_lock_is_named() -> None
                 assert said == ""
                 continue
         break
+    if not said:
+        pytest.skip("none of 20 kills wedged it")
     assert "has waited for the interpreter's own locks for 1 s, and nobody will open it: task " in said
     assert "'victim', which shared this memory, died of SIGKILL while it took or gave back the interpreter lock" in said
     assert said.endswith("in body\n")
@@ -148,12 +151,10 @@ def test_there_is_none_before_a_death_and_none_after_a_fork() -> None:
     _core.hosts_end()
     before = threads()
     assert call(abs, -1, flags=SHARED) == 1
-    _core.hosts_end()
-    assert threads() <= before
+    until(lambda: (_core.hosts_end(), threads() <= before)[1], "the end of the host")
     with pytest.raises(TaskDied):
         call(os.abort, flags=SHARED)
-    _core.hosts_end()  # as a fork does first
-    until(lambda: threads() <= before, "the end of the watchdog")
+    until(lambda: (_core.hosts_end(), threads() <= before)[1], "the end of the watchdog, as before a fork")
 
 
 def test_it_can_be_left_out() -> None:
