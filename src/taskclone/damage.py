@@ -219,8 +219,9 @@ def _renew_streams(file: Any) -> list[str]:
         except (OSError, ValueError):  # not a file of the system's: nothing to write to
             pass
         else:
-            raw.name = _name(file)  # as the interpreter does
+            raw.name = _name(file)
             new = io.TextIOWrapper(io.BufferedWriter(raw), old.encoding, old.errors, "\n", old.line_buffering)
+            new.mode = old.mode  # type: ignore[misc]  # as the interpreter does
         setattr(sys, name, new)
         if getattr(sys, f"__{name}__") is old:
             setattr(sys, f"__{name}__", new)

@@ -1,8 +1,8 @@
 """Creators of which one task dies: each a process of its own with a watchdog, on each way to share memory.
 
-A creator starts a thread that ticks, lets its task die, says what it saw, and then shows what goes on working, what does
-not, and that it exits with status 0. Its script has ``die`` (a body that ends by itself), ``end`` (one that is ended from
-outside) and ``goes_on``.
+A creator starts a thread that ticks, lets its task die, says what it saw, and then shows what goes on working, what
+does not, and that it exits with status 0. Its script has ``die`` (a body that ends by itself), ``end`` (one that is
+ended from outside) and ``goes_on``.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Death(NamedTuple):
     sees: str
     """What holds of ``error``, the TaskDied."""
     damage: str = ""
-    """The first words of what it has left behind, in their order."""
+    """The kinds of what it has left behind, in their order, with commas."""
     lost: str = ""
     """What does not work afterwards; see ``goes_on``."""
     setting: str = ""
@@ -167,13 +167,14 @@ class Death(NamedTuple):
 
 def witness(route: str, death: Death, *options: str) -> None:
     """Lets a task of a creator of its own die so, and holds what the creator sees."""
+    damage = death.damage.split(", ") if death.damage else []
     script = f"""
 {death.setting}
 def body():
 {textwrap.indent(death.body, "    ")}
 error = {f"end(body, {death.asked})" if death.asked else "die(body)"}
 assert {death.sees}, error
-assert [text.partition(":")[0] for text in error.damage] == {death.damage.split()}, error.damage
+assert [text.partition(":")[0] for text in error.damage] == {damage}, error.damage
 assert "body" in [frame.name for frame in error.stack] or error.code is not None, error
 {death.afterwards}
 goes_on(*{death.lost.split()})
