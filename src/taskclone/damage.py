@@ -61,7 +61,10 @@ def _for_good(what: str, works: Callable[[], bool]) -> bool:
 
 
 def _collector_works() -> bool:
-    """A collection does nothing at all while another one runs, in whichever thread."""
+    """A collection does nothing at all while another one runs, in whichever thread.
+
+    Trap: a finalizer that a collection calls, and that is the first to ask for a death, is told that it does not work.
+    """
 
     def collections() -> int:
         return int(gc.get_stats()[0]["collections"])
@@ -101,11 +104,11 @@ def _free_logging(ident: int) -> list[str]:
     if logging is None:
         return []
     found = []
-    if _free(logging._lock, ident):
+    if _free(logging, "_lock", ident):
         found.append("logging: the module's lock was released")
     for reference in list(logging._handlerList):
         handler = reference()
-        if handler is not None and _free(handler.lock, ident):
+        if handler is not None and _free(handler, "lock", ident):
             found.append(f"logging: the lock of {type(handler).__name__} was released; a record may be half written")
     return found
 
@@ -116,11 +119,15 @@ def _owner(lock: Any) -> int:
     return int(rest.split()[0]) if found else 0
 
 
-def _free(lock: object, ident: int) -> bool:
-    """Releases an RLock of the dead. True when it was."""
+def _free(thing: Any, name: str, ident: int) -> bool:
+    """Releases the RLock that is an attribute of ``thing``, if the dead held it. True when it did."""
+    lock: Any = getattr(thing, name)
     if type(lock) is not _RLOCK or _owner(lock) != ident:
         return False
-    lock._release_save()  # type: ignore[attr-defined]  # what Condition.wait() calls: whoever holds it, however often
+    try:
+        lock._release_save()  # type: ignore[attr-defined]  # what Condition.wait() calls: whoever holds it
+    except RuntimeError:  # from 3.14 on it must be the holder: a new one then, which whoever waits already does not see
+        setattr(thing, name, _RLOCK())
     return True
 
 
