@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ EXITS = {
 @ROUTES
 @pytest.mark.parametrize("how", EXITS)
 def test_exit(route: str, how: str) -> None:
+    if how == "c-exit" and tuple(map(int, platform.libc_ver()[1].split("."))) >= (2, 41):
+        pytest.skip("from glibc 2.41 on exit() keeps a lock: the creator's own would wait for ever")
     witness(route, EXITS[how])
 
 
