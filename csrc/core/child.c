@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/stat.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -42,15 +43,27 @@ void tc_block_signals(uint64_t *old)
 static const int fatal_signals[] = {SIGSEGV, SIGBUS, SIGFPE,  SIGILL,  SIGABRT,
                                     SIGTRAP, SIGSYS, SIGQUIT, SIGXCPU, SIGXFSZ};
 
+/* Each thread of a process is a folder in its task folder, and each folder a link to that. 0 where it is not to be
+ * seen: no /proc, or one of another PID namespace. */
+static uint32_t count_threads(void)
+{
+    struct statx found;
+    long err = TC_SYS(SYS_statx, AT_FDCWD, (uintptr_t)"/proc/self/task", 0, STATX_NLINK, (uintptr_t)&found);
+    return err || found.stx_nlink < 2 ? 0 : found.stx_nlink - 2;
+}
+
 /* Writes the true signal to shared memory, then dies by one that never dumps core: before Linux 5.16 a signal that
  * dumps ends every process that shares the memory, and later it would dump the creator's whole heap. */
 static void on_fatal(int sig, siginfo_t *info, void *context)
 {
     if (sig == SIGQUIT && info->si_code == SI_KERNEL) return; /* the terminal talks to the creator */
     struct tc_signals *signals = tc_current;
-    if (signals)
+    if (signals) {
+        uint32_t threads = count_threads();
+        signals->report->threads = threads ? threads - 1 : 0;
         tc_report_crash(signals->report, sig, info->si_code, (uint64_t)(uintptr_t)info->si_addr,
                         tc_context_pc(context));
+    }
     long self = TC_SYS(SYS_getpid);
     TC_SYS(SYS_kill, self, SIGKILL);
     /* Init of a pid namespace is deaf to its own SIGKILL. */

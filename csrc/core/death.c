@@ -240,12 +240,46 @@ void tc_recover(struct tc_host *host, struct tc_task *task)
     }
 }
 
+static PyObject *damage_hook;
+
+PyObject *tc_set_damage_hook(PyObject *module, PyObject *hook)
+{
+    (void)module;
+    Py_XSETREF(damage_hook, Py_NewRef(hook));
+    Py_RETURN_NONE;
+}
+
+static void examine(struct tc_task *task)
+{
+    PyObject *damage =
+        !damage_hook ? NULL
+                     : PyObject_CallFunction(damage_hook, "kIi", task->ident, task->report.threads, task->malloc_stuck);
+    if (damage && PyTuple_CheckExact(damage))
+        task->damage = damage;
+    else
+        Py_XDECREF(damage);
+    if (PyErr_Occurred()) PyErr_WriteUnraisable(damage_hook);
+}
+
+/* Another thread is at it, without the interpreter lock now and then. Not for ever: it may be a task that died. */
+static void await_examination(struct tc_task *task)
+{
+    struct timespec look = {0, 50000000};
+    Py_BEGIN_ALLOW_THREADS;
+    for (int i = 0; i < 60 && atomic_load(&task->examined) == 1; i++) tc_futex_wait(&task->examined, 1, &look);
+    Py_END_ALLOW_THREADS;
+}
+
 void tc_post_mortem(struct tc_task *task)
 {
     PyThreadState *ts = task->dead;
-    if (!ts) return;
+    if (!ts) {
+        if (atomic_load(&task->examined) == 1) await_examination(task);
+        return;
+    }
     task->dead = NULL; /* first: the reading may give the lock away, and another thread come here */
     task->ts = NULL;
+    atomic_store(&task->examined, 1);
     atomic_fetch_add(&tc_counters.abandoned, 1);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -253,5 +287,8 @@ void tc_post_mortem(struct tc_task *task)
     if (!task->stack) PyErr_WriteUnraisable(NULL);
     if (!task->malloc_stuck) tc_abandon_state(ts);
     if (task->interrupted) tc_settle_async(task->cancel);
+    examine(task);
     PyErr_Restore(type, value, traceback);
+    atomic_store(&task->examined, 2);
+    tc_futex_wake(&task->examined);
 }

@@ -220,7 +220,7 @@ static PyObject *shared_status(SharedObject *self, PyObject *unused)
     return tc_status_tuple(&task->status);
 }
 
-/* death() -> (signal, si_code, address, pc) | None, stack as a list, malloc stuck, killed by us */
+/* death() -> (signal, si_code, address, pc) | None, stack as a list, damage as a tuple, killed by us */
 static PyObject *shared_death(SharedObject *self, PyObject *unused)
 {
     (void)unused;
@@ -233,13 +233,14 @@ static PyObject *shared_death(SharedObject *self, PyObject *unused)
             : Py_BuildValue("(iiKK)", task->report.signal, task->report.code, (unsigned long long)task->report.address,
                             (unsigned long long)task->report.pc);
     PyObject *stack = task->stack ? Py_NewRef(task->stack) : PyList_New(0);
-    if (!crash || !stack) {
+    PyObject *damage = task->damage ? Py_NewRef(task->damage) : PyTuple_New(0);
+    if (!crash || !stack || !damage) {
         Py_XDECREF(crash);
         Py_XDECREF(stack);
+        Py_XDECREF(damage);
         return NULL;
     }
-    return Py_BuildValue("(NNOO)", crash, stack, task->malloc_stuck ? Py_True : Py_False,
-                         atomic_load(&task->killed) ? Py_True : Py_False);
+    return Py_BuildValue("(NNNO)", crash, stack, damage, atomic_load(&task->killed) ? Py_True : Py_False);
 }
 
 /* ---- ending ----------------------------------------------------------------------------------------------------- */
@@ -320,7 +321,7 @@ static PyMethodDef shared_methods[] = {
     {"plain", (PyCFunction)shared_plain, METH_NOARGS, "(\"value\", object) or None"},
     {"outcome", (PyCFunction)shared_outcome, METH_NOARGS, "(kind, object, exit code)"},
     {"status", (PyCFunction)shared_status, METH_NOARGS, "None, or (source, si_code, si_status, rusage)"},
-    {"death", (PyCFunction)shared_death, METH_NOARGS, "(crash record, Python stack, malloc stuck, killed by us)"},
+    {"death", (PyCFunction)shared_death, METH_NOARGS, "(crash record, Python stack, damage, killed by us)"},
     {"interrupt", (PyCFunction)shared_interrupt, METH_NOARGS, "raise TaskTerminated in the body"},
     {"look", (PyCFunction)shared_look, METH_VARARGS, "look(futex, write_fd, user): stop, see, perhaps kill"},
     {"fileno", (PyCFunction)shared_fileno, METH_NOARGS, "pidfd, made when it is first asked for"},

@@ -7,6 +7,7 @@
 #include "kcmp.h"
 #include "mapper.h"
 #include "mapping.h"
+#include "objects.h"
 #include "probe.h"
 #include "route_bare.h"
 #include "copies.h"
@@ -35,10 +36,15 @@ static PyMethodDef methods[] = {
     {"hosts_end", tc_hosts_end, METH_NOARGS, "end the idle hosts and the keeper"},
     {"in_task", tc_in_task, METH_NOARGS, "True in a task that shares memory"},
     {"kcmp", tc_kcmp, METH_VARARGS, "kcmp(pid1, pid2, type, index1=0, index2=0) -> 0, 1 or 2"},
+    {"keep", tc_keep, METH_O, "keep(object): for ever, also while the interpreter is finalized"},
+    {"memory_of", tc_memory_of, METH_O, "memory_of(object) -> bytes: its own memory, as large as its type says"},
+    {"of_types", tc_of_types, METH_VARARGS, "of_types(list, types) -> those of the objects that are of such a type"},
     {"probe", tc_probe, METH_O, "probe(name) -> errno: 0 where the system has it"},
     {"probe_flags", tc_probe_flags, METH_VARARGS, "probe_flags(flags, clone3) -> errno: 0 where it takes them"},
     {"probe_user_namespace", tc_probe_user_namespace, METH_NOARGS, "-> errno of the start, errno of a change in it"},
     {"program_start", tc_program_start, METH_VARARGS, "program_start(type, ...) -> Child"},
+    {"set_damage_hook", tc_set_damage_hook, METH_O,
+     "called as hook(ident, threads, malloc) after a death -> what it has left behind, a tuple of str"},
     {"set_end_hook", tc_set_end_hook, METH_O, "called as hook(handle, signal) when a signal asks a task to end"},
     {"shared_live", tc_shared_live, METH_NOARGS, "handles of the tasks that have not ended"},
     {"shared_start", tc_shared_start, METH_VARARGS, "shared_start(...) -> Shared"},

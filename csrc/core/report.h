@@ -49,6 +49,7 @@ struct tc_report {
     _Atomic uint32_t crashed; /* set last: the fields below are there */
     int32_t signal, code;     /* of the fatal signal */
     uint64_t address, pc;
+    uint32_t threads; /* of the task's own process, which die with it, but for the one that crashed */
 };
 
 /* Write side: async-signal-safe, no TLS. */

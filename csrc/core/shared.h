@@ -79,7 +79,8 @@ struct tc_task {
     struct tc_status status;
     int exit_code;
     int malloc_stuck;
-    uint64_t serial; /* no other record has had it */
+    _Atomic uint32_t examined; /* futex: 1 while a thread looks for what the death has left behind, 2 once it has */
+    uint64_t serial;           /* no other record has had it */
     /* guarded by the interpreter lock */
     int handles;
     int cancelled;       /* end asked for before the body began: it never runs */
@@ -89,12 +90,13 @@ struct tc_task {
     PyThreadState *dead; /* after an abnormal death, until it has been abandoned */
     unsigned long ident; /* threading.get_ident() of the body */
     PyObject *fn, *args, *kwargs, *context, *value, *exception, *stack, *cancel, *setup;
-    PyObject *entry; /* what threading.enumerate() shows for a thread */
+    PyObject *damage; /* what the death has left behind: a tuple of str */
+    PyObject *entry;  /* what threading.enumerate() shows for a thread */
 };
 /* What a record refers to, but for `cancel`, which an autopsy still wants. */
 #define TC_OBJECTS(task)                                                                                               \
     &(task)->fn, &(task)->args, &(task)->kwargs, &(task)->context, &(task)->value, &(task)->exception, &(task)->stack, \
-        &(task)->setup, &(task)->entry
+        &(task)->setup, &(task)->entry, &(task)->damage
 
 /* Values of tc_host.word, a futex word.
  *
@@ -251,6 +253,7 @@ void tc_post_mortem(struct tc_task *task);                   /* with the interpr
  * end within 200 ms. Raw system calls. */
 int tc_try(struct tc_host *host, void (*body)(void *), void *argument);
 int tc_in_lost_arena(uintptr_t address);
+PyObject *tc_set_damage_hook(PyObject *module, PyObject *hook);
 int tc_malloc_limit(void);
 int tc_death_init(void);
 int tc_in_libc(uintptr_t pc, int or_python);

@@ -18,6 +18,26 @@ int overflow_stack(void) { return deeper(NULL, 0); }
 
 void write_to(long address) { *(volatile int *)address = 1; }
 
+/* On aarch64 this is 0 and no signal, so one is raised. */
+int divide(volatile int a, volatile int b)
+{
+#if defined(__x86_64__)
+    return a / b;
+#else
+    (void)a, (void)b;
+    return raise(SIGFPE);
+#endif
+}
+
+void not_an_instruction(void)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("ud2");
+#else
+    __asm__ volatile(".inst 0");
+#endif
+}
+
 void raise_signal(int number) { raise(number); }
 
 void spin_for_ever(void)

@@ -14,6 +14,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     awaiting    waiting for a task in an event loop
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
+    damage      what a death in shared memory left behind
     traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
     task        the handle of one task
     routes/     the ways to carry a start out, one file each

@@ -94,8 +94,10 @@ class TaskDied(TaskError):
         stack: the Python stack at the death, oldest call first (``traceback.StackSummary``);
             empty where it could not be read (copied memory, a program).
         address: the address of a memory fault, else None.
-        damage: what the death left behind in shared memory, as far as it can be known.
-            ``("malloc",)``: an arena of malloc stays locked.
+        damage: what the death left behind in shared memory, as far as it can be known: a text for each, which begins
+            with one of these words. "malloc": one of its arenas stays locked. "collector": it was running and stays
+            off. "import": a module was half made and is imported anew, or a lock stays locked. "logging": a lock was
+            released. "RLock", "buffered file": stay locked. "threads": of a C library, that died with it.
         last_words: the end of what it wrote to stderr, where the plan has captured that (``CAPTURE``); else "".
     """
 

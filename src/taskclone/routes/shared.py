@@ -20,6 +20,7 @@ from typing import Any
 
 from taskclone import _core
 from taskclone._core import DONE, ENDED, Bell, Shared, flush_streams, shared_start
+from taskclone.damage import examine
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import CloneFlags, flag_names
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name, status_from
@@ -191,14 +192,14 @@ class SharedHandle:
             raise died(f"task {core.pid}", status or ExitStatus(code, None, source="record"), how=exit_message(value))
         status = self.status()
         assert status is not None, "outcome() before the end"
-        crash, stack, malloc_stuck, killed = core.death()
+        crash, stack, left_behind, killed = core.death()
         raise died(
             f"task {core.pid}",
             status,
             how="ended by terminate() or kill()" if killed else "",
             stack=stack,
             address=crash[2] if crash is not None and crash[0] in _WITH_ADDRESS else None,
-            damage=("malloc",) if malloc_stuck else (),
+            damage=left_behind,
         )
 
     def signal(self, number: int) -> None:
@@ -362,6 +363,7 @@ def end_all() -> None:
         _core.hosts_end()
 
 
+_core.set_damage_hook(examine)
 _core.set_end_hook(_on_end_request)
 os.register_at_fork(before=_core.before_fork, after_in_parent=_core.after_fork)
 atexit.register(end_all)
