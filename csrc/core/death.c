@@ -176,7 +176,7 @@ static void probe_main(void *argument)
     tc_exit_task(0);
 }
 
-int tc_try(struct tc_host *host, void (*body)(void *), void *argument)
+int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milliseconds)
 {
     struct probe probe = {
         .spec = {.parent_death = SIGKILL,
@@ -197,7 +197,7 @@ int tc_try(struct tc_host *host, void (*body)(void *), void *argument)
     if (pid < 0) return 0;
     struct timespec pause = {0, 50000};
     struct tc_status status = {0};
-    for (int i = 0; i < 4000; i++) {
+    for (int i = 0; i < 20 * milliseconds; i++) {
         int err = tc_waitid(P_PID, (int)pid, WEXITED | WNOHANG | __WALL, &status);
         if (status.source || err == -ECHILD) return (int)atomic_load(&probe.passed);
         TC_SYS(SYS_nanosleep, &pause, 0);
@@ -232,7 +232,7 @@ void tc_recover(struct tc_host *host, struct tc_task *task)
     /* The dead held the interpreter lock, so the host, whose TLS says the same, holds it now. */
     if (ts && tc_current_state() == ts) PyEval_SaveThread();
     int works = 0;
-    if (may_hold_malloc(task) && !(tc_try(host, use_malloc, &works) && works)) {
+    if (may_hold_malloc(task) && !(tc_try(host, use_malloc, &works, 1000) && works)) {
         task->malloc_stuck = 1;
         atomic_fetch_add(&tc_counters.malloc_deaths, 1);
         note_stuck(host->heap);

@@ -250,8 +250,8 @@ enum tc_step tc_exchange(struct tc_task *task, size_t stack_size, int *error);
 void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */
 void tc_post_mortem(struct tc_task *task);                   /* with the interpreter lock, on any thread */
 /* Runs body(argument) in a short-lived task on the host's storage, where it may crash or hang. True when it came to its
- * end within 200 ms. Raw system calls. */
-int tc_try(struct tc_host *host, void (*body)(void *), void *argument);
+ * end within about so many milliseconds. Raw system calls. */
+int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milliseconds);
 int tc_in_lost_arena(uintptr_t address);
 PyObject *tc_set_damage_hook(PyObject *module, PyObject *hook);
 int tc_malloc_limit(void);

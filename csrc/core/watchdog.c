@@ -191,7 +191,8 @@ static void tell(struct tc_host *host, const struct wait *wait)
         add(&text, task->dead ? ". Its Python stack:\n" : ". Its Python stack is in its TaskDied.\n");
     }
     TC_SYS(SYS_write, 2, text.data, text.size);
-    if (task) tc_try(host, dump, task);
+    static const char unread[] = "  (it cannot be read)\n";
+    if (task && task->dead && !tc_try(host, dump, task, 5000)) TC_SYS(SYS_write, 2, unread, sizeof unread - 1);
 }
 
 /* ---- its life --------------------------------------------------------------------------------------------------- */

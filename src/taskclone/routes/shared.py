@@ -348,7 +348,8 @@ def end_all() -> None:
     try:
         for core in _core.shared_live():
             if not core.daemon and not core.thread:
-                SharedHandle(core).wait(None)
+                with contextlib.suppress(StartError):  # of a start that was given up, by a signal handler's exception
+                    SharedHandle(core).wait(None)
     finally:
         _ending = True
         for core in _core.shared_live():
