@@ -59,6 +59,27 @@ int tc_runtime_range(uintptr_t *low, uintptr_t *high)
     return 0;
 }
 
+int tc_each_frame(PyThreadState *state, void (*tell)(PyCodeObject *code, int line, void *argument), void *argument)
+{
+#if PY_VERSION_HEX >= 0x030d0000 && TC_KNOWN
+    /* The head of struct _PyInterpreterFrame; 3.14 and later have marks in the lowest bits of the first. */
+    struct head {
+        uintptr_t executable;
+        struct head *previous;
+    } *frame = (struct head *)(void *)state->current_frame;
+    for (int i = 0; frame && i < 100; i++, frame = frame->previous) {
+        PyObject *code = (PyObject *)(frame->executable & ~(uintptr_t)3);
+        if (code && Py_IS_TYPE(code, &PyCode_Type)) /* else a trampoline of the interpreter's */
+            tell((PyCodeObject *)code, PyUnstable_InterpreterFrame_GetLine((struct _PyInterpreterFrame *)(void *)frame),
+                 argument);
+    }
+    return 1;
+#else
+    (void)state, (void)tell, (void)argument;
+    return 0;
+#endif
+}
+
 PyObject *tc_state_stack(PyThreadState *state)
 {
     PyObject *list = PyList_New(0);

@@ -19,6 +19,10 @@ int tc_sub_interpreters(void); /* true when there are others */
 int tc_runtime_range(uintptr_t *low, uintptr_t *high);
 /* The Python stack of a thread state that does not run, as a list of (file, line, function), newest first. */
 PyObject *tc_state_stack(PyThreadState *state);
+/* The same without the interpreter lock and without allocating, from memory that may be wrong: to be called where a
+ * crash does no harm. 0 where this version's frames are not known; up to 3.12 faulthandler's own function is to be had.
+ */
+int tc_each_frame(PyThreadState *state, void (*tell)(PyCodeObject *code, int line, void *argument), void *argument);
 /* Releases what a dead task's thread state holds besides its frames. The state itself is never deleted: frame objects
  * that survive still point into it, and deleting it crashed the creator on 3.11 to 3.13. */
 void tc_abandon_state(PyThreadState *state);

@@ -33,7 +33,7 @@ static _Atomic uint32_t dead_lock;
 static _Atomic int deaths, told;
 static int patience = 10; /* seconds; 0: no watchdog */
 static uintptr_t runtime_low, runtime_high;
-static void (*dump_traceback)(int fd, PyThreadState *state);
+static void (*dump_traceback)(int fd, PyThreadState *state); /* not to be had from 3.13 on */
 
 void tc_watchdog_init(void)
 {
@@ -151,10 +151,33 @@ static struct wait *look(struct wait *waits)
 
 /* ---- the report ------------------------------------------------------------------------------------------------- */
 
+static void add_name(struct text *text, PyObject *name)
+{
+    if (name && PyUnicode_Check(name) && PyUnicode_IS_COMPACT_ASCII(name))
+        add(text, (const char *)PyUnicode_1BYTE_DATA(name));
+    else
+        add(text, "?");
+}
+
+static void tell_frame(PyCodeObject *code, int line, void *unused)
+{
+    struct text text = {0};
+    (void)unused;
+    add(&text, "  File \""), add_name(&text, code->co_filename), add(&text, "\", line ");
+    add_number(&text, line > 0 ? (unsigned long)line : 0), add(&text, " in "), add_name(&text, code->co_name);
+    add(&text, "\n");
+    TC_SYS(SYS_write, 2, text.data, text.size);
+}
+
+/* In a task of its own: the frames may be wrong. */
 static void dump(void *argument)
 {
     struct tc_task *task = argument;
-    if (dump_traceback && task->dead) dump_traceback(2, task->dead);
+    if (!task->dead) return;
+    if (dump_traceback)
+        dump_traceback(2, task->dead);
+    else
+        tc_each_frame(task->dead, tell_frame, NULL);
 }
 
 static const char *name_of(int sig)
