@@ -109,9 +109,10 @@ for flags in (SHARED, SHARED | VFORK):
     task = clone(lambda: (os.setuid(65534), libc.prctl(3, 0, 0, 0, 0))[1], flags=flags)
     task.wait(10)
     say(task.result() == 1, os.getuid(), libc.prctl(3, 0, 0, 0, 0))
-go_on = os.pipe()
-tasks = [clone(lambda: (os.setuid(65534), os.read(go_on[0], 1)), flags=SHARED) for _ in range(2)]
-while libc.prctl(3, 0, 0, 0, 0) == 1: time.sleep(0.01)
+go_on, changed = os.pipe(), os.pipe()
+def body(): os.setuid(65534), os.write(changed[1], b"x"), os.read(go_on[0], 1)
+tasks = [clone(body, flags=SHARED) for _ in range(2)]
+for _ in tasks: os.read(changed[0], 1)
 for number in range(2):
     os.write(go_on[1], b"x")
     while sum(task.done() for task in tasks) == number: time.sleep(0.01)

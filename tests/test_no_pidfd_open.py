@@ -228,7 +228,9 @@ def test_awaiting_and_executors(world: str) -> None:
 import asyncio
 async def wait_for(flags): return await clone(int, flags=flags)
 assert asyncio.run(wait_for(SHARED)) == asyncio.run(wait_for(THREAD)) == 0, "by a bell"
-refuses(lambda: asyncio.run(wait_for(0)), "pidfd_open")
+async def wait_for_a_copy():
+    with clone(time.sleep, 60) as task: await task  # which has not ended yet
+refuses(lambda: asyncio.run(wait_for_a_copy()), "pidfd_open")
 nothing_left()
 with Executor(flags=PROCESS) as executor:
     refuses(executor.submit(int).result, "pidfd_open")
