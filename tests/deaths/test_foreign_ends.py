@@ -65,15 +65,17 @@ def test_sigstop(route: str) -> None:
     creator(
         route,
         """
+        import functools
         told = os.pipe()
-        stranger = "read pid; kill -STOP $pid; sleep 0.8; kill -CONT $pid"
-        def body(sleep):
+        stranger = "read pid; sleep 0.2; kill -STOP $pid; sleep 0.8; kill -CONT $pid"  # once it is in its sleep
+        def body(sleep, microseconds):
             os.write(told[1], b"%d\\n" % os.getpid())
-            sleep(300_000)
+            sleep(microseconds)
             return "went on"
-        def longest_pause(sleep):
+        def longest_pause(sleep, microseconds):
             with subprocess.Popen(["sh", "-c", stranger], stdin=told[0]):
-                starter = threading.Thread(target=lambda: results.append(start(lambda: body(sleep)).result(10)))
+                asleep = functools.partial(body, sleep, microseconds)
+                starter = threading.Thread(target=lambda: results.append(start(asleep).result(10)))
                 longest, last = 0, time.monotonic()
                 starter.start()
                 while starter.is_alive():
@@ -83,8 +85,8 @@ def test_sigstop(route: str) -> None:
                 longest = max(longest, time.monotonic() - last)
             return longest
         results = []
-        assert longest_pause(ctypes.CDLL(None).usleep) < 0.5
-        assert longest_pause(ctypes.PyDLL(None).usleep) > 0.5
+        assert longest_pause(ctypes.CDLL(None).usleep, 1_000_000) < 0.5
+        assert longest_pause(ctypes.PyDLL(None).usleep, 600_000) > 0.8
         assert results == ["went on"] * 2
         goes_on()
         """,
