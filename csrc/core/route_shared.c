@@ -112,8 +112,8 @@ static void put_sigchld_back(const struct tc_sigaction *before)
 void tc_run_hosted(struct tc_host *host, struct tc_task *task)
 {
     struct clone_args args;
-    struct tc_sigaction sigchld;
-    get_sigchld(&sigchld);
+    struct tc_sigaction sigchld = {0};
+    if (loses_sigchld(task)) get_sigchld(&sigchld); /* no other start pays for it */
     int err = lend(host, task, &args);
     args.flags |= CLONE_CHILD_CLEARTID;
     args.child_tid = (uint64_t)(uintptr_t)&task->alive;
@@ -141,8 +141,8 @@ static void run_in_place(struct tc_host *host, struct tc_task *task)
 {
     struct clone_args args;
     uint64_t mask;
-    struct tc_sigaction sigchld;
-    get_sigchld(&sigchld);
+    struct tc_sigaction sigchld = {0};
+    if (loses_sigchld(task)) get_sigchld(&sigchld); /* no other start pays for it */
     tc_block_signals(&mask);
     int err = lend(host, task, &args);
     args.flags |= CLONE_VFORK | CLONE_SETTLS;
