@@ -10,6 +10,8 @@ BUILD := build/$(notdir $(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := $(shell find src csrc -type f ! -name '*.so' ! -name '*.pyc') meson.build meson_options.txt pyproject.toml
 PYTEST_ARGS ?=
+# At most 10 minutes a test, 40 a suite: one that hangs is a report, not a machine that waits.
+WATCHED = $(BIN)/python tests/watched.py 600 2400 $(BIN)/python
 KERNELS ?=
 PYTHONS ?=
 
@@ -28,13 +30,13 @@ demo: $(VENV)/installed ## build, install, run the sample in all its forms and a
 	@$(BIN)/taskclone bench launch --quick --loop build/launch_loop --json out/launch.json --png out/launch.png --svg out/launch.svg
 
 test: $(VENV)/installed $(VENV)/testing ## run the whole suite
-	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(WATCHED) -m pytest $(PYTEST_ARGS)
 
 test-all: ## the suite on every Python that is found, and on Debian unstable's in build/debian-sid: an hour
 	tests/interpreters/all $(PYTHONS)
 
 stress: $(VENV)/installed $(VENV)/testing ## the stress tests alone
-	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(WATCHED) -m pytest -m stress $(PYTEST_ARGS)
 
 conformance: $(VENV)/installed ## every legal set by every route against the kernel: what was proved, what is refused and why
 	PYTHONPATH=tests $(BIN)/python tests/conformance/prove.py

@@ -10,6 +10,17 @@ import pytest
 
 from proc import WALL, children_of, descriptors, pipe, threads, until
 from taskclone import _core
+from watched import PROGRESS
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    if path := os.environ.get(PROGRESS):
+        Path(path).write_text(nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    if path := os.environ.get(PROGRESS):
+        Path(path).write_text("after the last test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
