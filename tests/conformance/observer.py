@@ -191,11 +191,18 @@ class _Creator:
 
     def _child_named(self, here: int) -> int:
         """The task that knows only the id that it has in its own PID namespace: a child of the creator, or of this."""
-        found = [*children_of(self.pid), *children_of(os.getpid())]
-        named = [child for child in found if int(status_of(child)["NSpid"].split()[-1]) == here]
+        found = {child: self._name_of(child) for child in (*children_of(self.pid), *children_of(os.getpid()))}
+        named = [child for child, name in found.items() if name == here]
         if len(named) != 1:
             raise ProcessLookupError(f"of {found} {named} have the id {here}")
         return named[0]
+
+    def _name_of(self, child: int) -> int | None:
+        """What it is called in its own PID namespace; None where it is gone."""
+        try:
+            return int(status_of(child)["NSpid"].split()[-1])
+        except (FileNotFoundError, ProcessLookupError):
+            return None
 
     def _word(self) -> dict[str, Any] | None:
         """The next line; None when there is none in time, or at the end."""
