@@ -21,10 +21,11 @@ def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
 
 
-def start(script: str, *options: str) -> subprocess.Popen[str]:
+def start(script: str, *options: str, stdin: int | None = None) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         [sys.executable, *options, "-c", PRELUDE + script],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

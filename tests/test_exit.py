@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 
 import pytest
 
-from creator import finish, run, start
+from creator import TIMEOUT, finish, run, start
 from proc import gone, until
 
 ROUTES = pytest.mark.parametrize("flags", ["PROCESS", "SHARED", "THREAD"])
@@ -154,6 +155,24 @@ tasks += [clone(spin, flags=SHARED), clone(os.read, os.pipe()[0], 1, flags=SHARE
 say(*[task.pid for task in tasks])
 """
 
+IN_EVERY_WAY = (
+    """
+dies = ChildSetup(parent_death_signal=signal.SIGKILL)
+copies = [clone(time.sleep, 100, setup=dies), clone(time.sleep, 100, bare=True, setup=dies)]
+say(*[task.pid for task in [*copies, clone(["sleep", "100"], setup=dies)]])
+"""
+    + SLEEPERS
+    + """
+own = THREAD & ~(CloneFlags.FS | CloneFlags.FILES)
+say(*[clone(time.sleep, 100, flags=flags).tid for flags in (THREAD, own)])
+def in_place():
+    clone(lambda: (say(os.getpid()), time.sleep(100)), flags=SHARED | VFORK)
+threading.Thread(target=in_place).start()
+sys.stdin.readline()
+"""
+)
+"""Copies and a program, which live on unless they are asked not to; a task of each way to share memory, two threads."""
+
 
 @pytest.mark.parametrize(
     ("how", "status"),
@@ -166,13 +185,17 @@ say(*[task.pid for task in tasks])
         ("threading.Thread(target=os._exit, args=(7,)).start(); time.sleep(100)", 7),
     ],
 )
-def test_no_shared_task_outlives_its_creator(how: str, status: int) -> None:
-    process = start(SLEEPERS + how)
+def test_no_task_outlives_its_creator(how: str, status: int) -> None:
+    process = start(IN_EVERY_WAY + how, stdin=subprocess.PIPE)
     assert process.stdout is not None
-    pids = list(map(int, process.stdout.readline().split()))
-    assert len(pids) == 5
-    assert finish(process) == (status, "", "")
-    until(lambda: all(map(gone, pids)), "all tasks ended")
+    pids = [int(pid) for _ in range(4) for pid in process.stdout.readline().split()]
+    assert len(pids) == 3 + 5 + 2 + 1
+    assert not any(map(gone, pids))
+    copies = pids[:3] if "exec" in how else []  # their creator lives on, with another program in it
+    out, err = process.communicate("go on\n", timeout=TIMEOUT)
+    assert (process.returncode, out, err) == (status, "", "")
+    until(lambda: all(map(gone, set(pids) - set(copies))), "all tasks ended")
+    until(lambda: all(map(gone, pids)), "and the copies, with the program that took their creator's place")
 
 
 def test_sys_exit_ends_daemons() -> None:
