@@ -15,6 +15,7 @@ The layout; a file imports only from what stands further up, which tests/contrac
     plan        flags and everything else that describes a start
     outcome     exit status, results, exceptions
     damage      what a death in shared memory left behind
+    leftovers   files that a body leaves open in a descriptor table of its own
     traces culprit salvage parcel  how an outcome crosses from copied memory, and what says why it cannot
     task        the handle of one task
     routes/     the ways to carry a start out, one file each

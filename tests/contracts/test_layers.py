@@ -16,8 +16,8 @@ PACKAGE = Path(taskclone.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 ORDER = [
     "_core", "errors", "flags", "flagdoc", "rule", "setuprules", "rules", "forms", "explain", "childsetup", "capture",
-    "awaiting", "plan", "outcome", "damage", "traces", "culprit", "salvage", "parcel", "task", "routes", "launch",
-    "faces", "__init__", "tracer", "bench", "doctor", "report", "cli",
+    "awaiting", "plan", "outcome", "damage", "leftovers", "traces", "culprit", "salvage", "parcel", "task", "routes",
+    "launch", "faces", "__init__", "tracer", "bench", "doctor", "report", "cli",
 ]  # fmt: skip
 """From the bottom, which is at the top of the layout, to the faces."""
 

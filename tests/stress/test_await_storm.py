@@ -42,9 +42,11 @@ for trial in range(300):
     target = clone(time.sleep, 600, flags=SHARED)
     _ = target.pid
     task = clone(awaiter, target._handle, flags=SHARED)
-    # The creator sleeps without the interpreter lock from before the kill to after it: who dies waiting for the lock
-    # is another matter.
-    subprocess.run(["/bin/sh", "-c", f"sleep 0.0{random.randrange(20, 40)}; kill -9 {task.pid}; sleep 0.01"])
+    # The creator is in wait4() without the interpreter lock from before the kill to after it: who dies waiting for the
+    # lock is another matter.
+    asleep = f"until grep -q do_wait /proc/{os.getpid()}/wchan; do :; done"
+    pause = f"sleep 0.0{random.randrange(20, 40)}"
+    subprocess.run(["/bin/sh", "-c", f"{asleep}; {pause}; kill -9 {task.pid}; sleep 0.01"])
     task.wait(10)
     target.kill(timeout=10)
 print("alive")

@@ -23,6 +23,7 @@ from taskclone._core import DONE, ENDED, Bell, Shared, flush_streams, shared_sta
 from taskclone.damage import examine
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import CloneFlags, flag_names
+from taskclone.leftovers import looked_for
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name, status_from
 from taskclone.plan import Plan, unsupported
 from taskclone.routes import fallback, setup
@@ -307,6 +308,8 @@ def start(
         raise UnsupportedOperation("the interpreter is ending: no task that shares its memory can be started")
     if plan.has_setup and steps is None:
         return _start_with_setup(plan, fn, args, kwargs)
+    if not plan.bits & _F.FILES:
+        fn = looked_for(fn)
     signal = plan.exit_signal or 0
     name = None if plan.name is None else os.fsencode(plan.name)
     core = shared_start(

@@ -26,6 +26,7 @@ from taskclone import _core, forms
 from taskclone._core import DONE, ENDED, Bell, Shared, thread_start
 from taskclone.errors import StartError, TaskTerminated, UnsupportedOperation
 from taskclone.flags import THREAD, CloneFlags
+from taskclone.leftovers import looked_for
 from taskclone.outcome import ExitStatus, Outcome, died, exit_message, signal_name
 from taskclone.plan import Plan
 from taskclone.routes import fallback, setup
@@ -262,6 +263,8 @@ def start(plan: Plan, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     if _ending:
         raise UnsupportedOperation("the interpreter is ending: no thread can be started")
     bits, name = plan.bits, plan.name
+    if not bits & _F.FILES:
+        fn = looked_for(fn)
     own = 0 if bits == _THREAD else forms.thread_own(bits)
     flags = bits if plan.set_tid or (bits != _THREAD and forms.thread_by_clone(bits)) else 0
     entry = TaskThread(name, plan.daemon)
