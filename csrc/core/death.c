@@ -12,14 +12,15 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "arenas.h"
 #include "fallback.h"
+#include "futexes.h"
 #include "interp.h"
 #include "sys.h"
 
@@ -95,59 +96,6 @@ int tc_in_libc(uintptr_t pc, int or_python)
     return 0;
 }
 
-/* ---- memory of an arena whose lock nobody will open ------------------------------------------------------------- */
-
-/* glibc keeps an arena in pieces that begin on a border of this size; free() of a block in it would take its lock. */
-static const uintptr_t heap_size = 64ul << 20;
-enum { MAX_STUCK = 64 };
-static uintptr_t stuck[MAX_STUCK];
-static _Atomic int stuck_count;
-static PyMemAllocatorEx inner;
-
-int tc_in_lost_arena(uintptr_t address)
-{
-    for (int i = 0; i < atomic_load(&stuck_count); i++)
-        if ((address & ~(heap_size - 1)) == stuck[i]) return 1;
-    return 0;
-}
-static int is_stuck(const void *block)
-{
-    for (int i = 0; i < stuck_count; i++)
-        if (((uintptr_t)block & ~(heap_size - 1)) == stuck[i]) return 1;
-    return 0;
-}
-static void *raw_malloc(void *ctx, size_t size) { return inner.malloc(ctx, size); }
-static void *raw_calloc(void *ctx, size_t n, size_t size) { return inner.calloc(ctx, n, size); }
-static void raw_free(void *ctx, void *block)
-{
-    if (!is_stuck(block)) inner.free(ctx, block);
-}
-static void *raw_realloc(void *ctx, void *block, size_t size)
-{
-    if (!is_stuck(block)) return inner.realloc(ctx, block, size);
-    size_t old = malloc_usable_size(block);
-    void *copy = inner.malloc(ctx, size);
-    if (copy) memcpy(copy, block, old < size ? old : size);
-    return copy;
-}
-
-static void note_stuck(uintptr_t heap)
-{
-    static _Atomic uint32_t lock;
-    tc_spin_lock(&lock);
-    if (!inner.malloc) {
-        PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &inner);
-        /* The same context, so that a thread that reads half of each gets a pair that fits. */
-        PyMemAllocatorEx outer = {inner.ctx, raw_malloc, raw_calloc, raw_realloc, raw_free};
-        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &outer);
-    }
-    if (stuck_count < MAX_STUCK) {
-        stuck[stuck_count] = heap & ~(heap_size - 1);
-        atomic_fetch_add(&stuck_count, 1);
-    }
-    tc_spin_unlock(&lock);
-}
-
 /* ---- the probe -------------------------------------------------------------------------------------------------- */
 
 struct probe {
@@ -176,7 +124,7 @@ static void probe_main(void *argument)
     tc_exit_task(0);
 }
 
-int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milliseconds)
+int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milliseconds, uintptr_t *hung_at)
 {
     struct probe probe = {
         .spec = {.parent_death = SIGKILL,
@@ -202,6 +150,7 @@ int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milli
         if (status.source || err == -ECHILD) return (int)atomic_load(&probe.passed);
         TC_SYS(SYS_nanosleep, &pause, 0);
     }
+    if (hung_at) *hung_at = tc_endless_wait((pid_t)pid);
     TC_SYS(SYS_kill, pid, SIGKILL); /* not reaped yet: the id is still its own */
     while (tc_waitid(P_PID, (int)pid, WEXITED | __WALL, &status) == -EINTR) {
     }
@@ -232,11 +181,11 @@ void tc_recover(struct tc_host *host, struct tc_task *task)
     /* The dead held the interpreter lock, so the host, whose TLS says the same, holds it now. */
     if (ts && tc_current_state() == ts) PyEval_SaveThread();
     int works = 0;
-    if (may_hold_malloc(task) && !(tc_try(host, use_malloc, &works, 1000) && works)) {
+    uintptr_t mutex = 0;
+    if (may_hold_malloc(task) && !(tc_try(host, use_malloc, &works, 1000, &mutex) && works)) {
         task->malloc_stuck = 1;
         atomic_fetch_add(&tc_counters.malloc_deaths, 1);
-        note_stuck(host->heap);
-        if (ts) note_stuck((uintptr_t)ts);
+        tc_lose_arena(host->arena, mutex);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <sys/rseq.h>
 #include <unistd.h>
 
+#include "arenas.h"
 #include "error.h"
 #include "sys.h"
 #include "watchdog.h"
@@ -164,7 +165,7 @@ static void *host_main(void *argument)
     /* Above the child's stack: an overflow there ends in the guard page, not in here. */
     host->altstack = __builtin_alloca(host->altstack_size);
     void *sample = malloc(2000); /* too large for the thread cache */
-    host->heap = (uintptr_t)sample;
+    host->arena = tc_arena_of(sample);
     free(sample);
     uint32_t size = 0;
     host->rseq = tc_give_up_rseq(&size);

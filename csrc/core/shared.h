@@ -115,7 +115,7 @@ struct tc_host {
     void *tls, *rseq, *altstack;
     uint32_t rseq_size;
     size_t stack_size;
-    uintptr_t heap; /* where malloc serves this thread from: an address in its arena */
+    uintptr_t arena; /* of malloc, from which this thread is served */
     size_t altstack_size;
     int pooled;
 };
@@ -250,9 +250,9 @@ enum tc_step tc_exchange(struct tc_task *task, size_t stack_size, int *error);
 void tc_recover(struct tc_host *host, struct tc_task *task); /* on the host */
 void tc_post_mortem(struct tc_task *task);                   /* with the interpreter lock, on any thread */
 /* Runs body(argument) in a short-lived task on the host's storage, where it may crash or hang. True when it came to its
- * end within about so many milliseconds. Raw system calls. */
-int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milliseconds);
-int tc_in_lost_arena(uintptr_t address);
+ * end within about so many milliseconds; else where it waited, if the caller wants to know (tc_endless_wait). Raw
+ * system calls. */
+int tc_try(struct tc_host *host, void (*body)(void *), void *argument, int milliseconds, uintptr_t *hung_at);
 PyObject *tc_set_damage_hook(PyObject *module, PyObject *hook);
 int tc_malloc_limit(void);
 int tc_death_init(void);

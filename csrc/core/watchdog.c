@@ -3,22 +3,24 @@
  * A task that dies at a bad instruction leaves the interpreter lock's mutex or malloc's taken, and whoever needs it
  * next hangs. The host of the dead, which nobody will use again, stays for a while and looks once a second at the
  * threads of this process. One that is in the same futex wait without a limit for some seconds, at an address that
- * belongs to the interpreter's own state or to an arena that was lost, is reported on descriptor 2, with the dead task
- * and its Python stack. (The interpreter waits for its lock with a limit, in a loop; so do the hosts. Nothing else of
- * its own state is waited for that long.) No start pays for it.
+ * belongs to the interpreter's own state or is the lock of an arena that was lost, is reported on descriptor 2, with
+ * the dead task and its Python stack. (The interpreter waits for its lock with a limit, in a loop; so do the hosts.
+ * Nothing else of its own state is waited for that long.) No start pays for it.
  *
  * System calls only: the host's TLS is the dead's, and malloc may hang. The stack is read by a short-lived task, since
  * memory may be wrong: it may crash. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "arenas.h"
+#include "futexes.h"
 #include "interp.h"
+#include "rawtext.h"
 #include "shared.h"
 #include "sys.h"
 #include "watchdog.h"
@@ -43,45 +45,6 @@ void tc_watchdog_init(void)
     *(void **)&dump_traceback = dlsym(RTLD_DEFAULT, "_Py_DumpTraceback"); /* faulthandler's: no lock, no malloc */
 }
 
-/* ---- text ------------------------------------------------------------------------------------------------------- */
-
-struct text {
-    size_t size;
-    char data[640];
-};
-
-static void add(struct text *text, const char *more)
-{
-    while (*more && text->size < sizeof text->data) text->data[text->size++] = *more++;
-}
-
-static void add_number(struct text *text, unsigned long number)
-{
-    char digits[24];
-    char *at = digits + sizeof digits - 1;
-    *at = 0;
-    do *--at = (char)('0' + number % 10);
-    while (number /= 10);
-    add(text, at);
-}
-
-/* A number, and past it; decimal, or hexadecimal after 0x. */
-static unsigned long number_at(const char **at)
-{
-    unsigned long value = 0;
-    while (**at == ' ') ++*at;
-    unsigned base = (*at)[0] == '0' && (*at)[1] == 'x' ? 16 : 10;
-    if (base == 16) *at += 2;
-    for (;; ++*at) {
-        char c = **at;
-        unsigned digit = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
-                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
-                                                : 99;
-        if (digit >= base) return value;
-        value = value * base + digit;
-    }
-}
-
 /* ---- what the threads wait for ---------------------------------------------------------------------------------- */
 
 struct wait {
@@ -90,31 +53,9 @@ struct wait {
     int looks;
 };
 
-/* The address of a thread's futex wait without a limit, or 0. */
-static uintptr_t waits_for(const char *tid)
-{
-    struct text path = {0};
-    add(&path, "/proc/self/task/"), add(&path, tid), add(&path, "/syscall");
-    path.data[path.size] = 0;
-    int fd = (int)TC_SYS(SYS_openat, AT_FDCWD, path.data, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    char line[256];
-    long n = TC_SYS(SYS_read, fd, line, sizeof line - 1);
-    TC_SYS(SYS_close, fd);
-    if (n <= 0 || line[0] < '0' || line[0] > '9') return 0; /* "running" */
-    line[n] = 0;
-    const char *at = line;
-    if (number_at(&at) != SYS_futex) return 0;
-    uintptr_t address = number_at(&at);
-    unsigned long operation = number_at(&at) & FUTEX_CMD_MASK;
-    number_at(&at); /* the value */
-    int endless = number_at(&at) == 0;
-    return endless && (operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET) ? address : 0;
-}
-
 static int is_ours(uintptr_t address)
 {
-    return (address >= runtime_low && address < runtime_high) || tc_in_lost_arena(address);
+    return (address >= runtime_low && address < runtime_high) || tc_is_lost_mutex(address);
 }
 
 /* Counts for each thread in how many looks it was in the same wait. The one that has been for too long, or NULL. */
@@ -134,10 +75,10 @@ static struct wait *look(struct wait *waits)
                 char name[];
             } *entry = (void *)(entries + at);
             at += entry->length;
-            uintptr_t address = entry->name[0] == '.' ? 0 : waits_for(entry->name);
-            if (!address || !is_ours(address) || count == MOST_WAITS) continue;
             const char *name = entry->name;
-            now[count++] = (struct wait){(pid_t)number_at(&name), address, 1};
+            pid_t tid = (pid_t)tc_number_at(&name); /* 0: "." */
+            uintptr_t address = tid ? tc_endless_wait(tid) : 0;
+            if (address && is_ours(address) && count < MOST_WAITS) now[count++] = (struct wait){tid, address, 1};
         }
     TC_SYS(SYS_close, fd);
     for (int i = 0; i < count; i++)
@@ -151,21 +92,21 @@ static struct wait *look(struct wait *waits)
 
 /* ---- the report ------------------------------------------------------------------------------------------------- */
 
-static void add_name(struct text *text, PyObject *name)
+static void add_name(struct tc_text *text, PyObject *name)
 {
     if (name && PyUnicode_Check(name) && PyUnicode_IS_COMPACT_ASCII(name))
-        add(text, (const char *)PyUnicode_1BYTE_DATA(name));
+        tc_add(text, (const char *)PyUnicode_1BYTE_DATA(name));
     else
-        add(text, "?");
+        tc_add(text, "?");
 }
 
 static void tell_frame(PyCodeObject *code, int line, void *unused)
 {
-    struct text text = {0};
+    struct tc_text text = {0};
     (void)unused;
-    add(&text, "  File \""), add_name(&text, code->co_filename), add(&text, "\", line ");
-    add_number(&text, line > 0 ? (unsigned long)line : 0), add(&text, " in "), add_name(&text, code->co_name);
-    add(&text, "\n");
+    tc_add(&text, "  File \""), add_name(&text, code->co_filename), tc_add(&text, "\", line ");
+    tc_add_number(&text, line > 0 ? (unsigned long)line : 0), tc_add(&text, " in "), add_name(&text, code->co_name);
+    tc_add(&text, "\n");
     TC_SYS(SYS_write, 2, text.data, text.size);
 }
 
@@ -195,27 +136,27 @@ static const char *name_of(int sig)
 
 static void tell(struct tc_host *host, const struct wait *wait)
 {
-    struct text text = {0};
-    int arena = tc_in_lost_arena(wait->address);
+    struct tc_text text = {0};
+    int arena = tc_is_lost_mutex(wait->address);
     struct tc_task *task = NULL;
     tc_spin_lock(&dead_lock);
     for (int i = 0; i < MOST_DEATHS && dead[i]; i++)
         if (!arena || dead[i]->malloc_stuck) task = dead[i]; /* the last one is the likely one */
     tc_spin_unlock(&dead_lock);
-    add(&text, "taskclone: thread "), add_number(&text, (unsigned long)wait->tid);
-    add(&text, arena ? " has waited for a lock of malloc for " : " has waited for the interpreter's own locks for ");
-    add_number(&text, (unsigned long)patience), add(&text, " s, and nobody will open it: ");
+    tc_add(&text, "taskclone: thread "), tc_add_number(&text, (unsigned long)wait->tid);
+    tc_add(&text, arena ? " has waited for a lock of malloc for " : " has waited for the interpreter's own locks for ");
+    tc_add_number(&text, (unsigned long)patience), tc_add(&text, " s, and nobody will open it: ");
     if (task) {
         int sig = atomic_load(&task->report.crashed) ? task->report.signal : task->status.value;
-        add(&text, "task "), add_number(&text, (unsigned long)atomic_load(&task->pid));
-        if (task->name[0]) add(&text, " '"), add(&text, task->name), add(&text, "'");
-        add(&text, ", which shared this memory, died of "), add(&text, name_of(sig));
-        add(&text, arena ? " inside malloc" : " while it took or gave back the interpreter lock");
-        add(&text, task->dead ? ". Its Python stack:\n" : ". Its Python stack is in its TaskDied.\n");
+        tc_add(&text, "task "), tc_add_number(&text, (unsigned long)atomic_load(&task->pid));
+        if (task->name[0]) tc_add(&text, " '"), tc_add(&text, task->name), tc_add(&text, "'");
+        tc_add(&text, ", which shared this memory, died of "), tc_add(&text, name_of(sig));
+        tc_add(&text, arena ? " inside malloc" : " while it took or gave back the interpreter lock");
+        tc_add(&text, task->dead ? ". Its Python stack:\n" : ". Its Python stack is in its TaskDied.\n");
     }
     TC_SYS(SYS_write, 2, text.data, text.size);
     static const char unread[] = "  (it cannot be read)\n";
-    if (task && task->dead && !tc_try(host, dump, task, 5000)) TC_SYS(SYS_write, 2, unread, sizeof unread - 1);
+    if (task && task->dead && !tc_try(host, dump, task, 5000, NULL)) TC_SYS(SYS_write, 2, unread, sizeof unread - 1);
 }
 
 /* ---- its life --------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 """What a body that shares memory, but not the descriptor table, leaves open.
 
-A file or socket object has a number of the table of the task that made it. In the creator the number means another file,
+A file or socket object has a number of the table of the task that made it. In the creator that number is another file,
 or none yet; when the object goes there, whatever has that number is closed. So such objects are closed in the task,
 before it ends. What is looked for: files and sockets that the collector knows. Not known are bare numbers (which nobody
 closes), and ``mmap``, ``epoll`` and ``scandir`` objects.
