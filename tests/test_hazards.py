@@ -19,7 +19,7 @@ def lines_of(script: str, *options: str) -> list[str]:
 
 
 def test_a_file_left_behind_without_files() -> None:
-    """Files and sockets are looked for (tests/test_leftovers.py); what the collector does not know is not found."""
+    """Files and sockets are looked for (tests/test_left_files.py); what the collector does not know is not found."""
     script = """
 import select
 kept = []
