@@ -23,10 +23,9 @@ PyTypeObject *tc_child_type;
 static struct list {
     struct tc_child *first;
     int count;
+    int starts; /* since it was last looked through */
 } running, forgotten;
-static int starts;           /* since the last sweep */
-static int autokills;        /* whether there has been a task that ends with its pidfd */
-static unsigned char census; /* of those whose holder is gone and could not say so: __del__ was interrupted */
+static int autokills; /* whether there has been a task that ends with its pidfd */
 
 /* Ours, of which the child of a fork has a copy. One that is not started yet is this very child. */
 int tc_child_is_copy(const struct tc_child *self) { return self->owner && self->generation != tc_generation; }
@@ -132,18 +131,25 @@ static void forget(struct tc_child *self)
         link_child(self, &forgotten);
 }
 
-/* So that forgotten tasks leave no zombies for long: at each start while they are few, at every n-th while they are
- * 8 n. The list is walked by its own links: what unlinks a child runs no Python code while somebody else still holds
- * it, and one that nobody holds has nothing to run. */
+/* At each start while a list is short, at every n-th while there are 8 n in it. */
+static int is_due(struct list *list)
+{
+    if (++list->starts < list->count / 8) return 0;
+    list->starts = 0;
+    return 1;
+}
+
+/* So that forgotten tasks leave no zombies for long; those among them whose holder is gone and could not say so, since
+ * a signal handler's exception ended its start or its __del__. The list is walked by its own links: what unlinks a
+ * child runs no Python code while somebody else still holds it, and one that nobody holds has nothing to run. */
 static void sweep(void)
 {
-    if (!++census)
+    if (is_due(&running))
         for (struct tc_child *child = running.first, *next; child; child = next) {
             next = child->next;
             if (Py_REFCNT(child) == 1) forget(child);
         }
-    if (++starts < forgotten.count / 8) return;
-    starts = 0;
+    if (!is_due(&forgotten)) return;
     for (struct tc_child *child = forgotten.first, *next; child; child = next) {
         next = child->next;
         Py_INCREF(child);
