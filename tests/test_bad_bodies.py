@@ -7,6 +7,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -201,6 +202,53 @@ def test_an_overflow_of_the_c_stack(flags: F) -> None:
         sys.setrecursionlimit(limit)
     assert error.signal == signal.SIGSEGV
     assert call(abs, -1, flags=flags) == 1
+
+
+# ---- it calls itself for ever ---------------------------------------------------------------------------------------
+
+
+def depth_of_calls() -> int:
+    depth = 0
+
+    def deeper() -> None:
+        nonlocal depth
+        depth += 1
+        deeper()
+
+    with pytest.raises(RecursionError):
+        deeper()
+    return depth
+
+
+def calls_through_c() -> str:
+    """By the interpreter's own guard of the C stack, at the stack that is the default."""
+    nested: list[Any] = []
+    for _ in range(200_000):
+        nested = [nested]
+    with pytest.raises(RecursionError) as caught:
+        repr(nested)
+    while nested:  # else its end would be a recursion as well
+        nested = nested.pop()
+    return type(caught.value).__name__
+
+
+def in_a_thread(body: Callable[[], Any]) -> Any:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(body()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+@EVERY
+def test_the_recursion_limit_is_a_threads(flags: F) -> None:
+    # A task is called from fewer frames than pytest's main thread or a Thread.run().
+    assert abs(in_a_thread(depth_of_calls) - call(depth_of_calls, flags=flags)) < (60 if flags == PROCESS else 8)
+
+
+@EVERY
+def test_a_recursion_in_c_raises_as_in_a_thread(flags: F) -> None:
+    assert call(calls_through_c, flags=flags) == in_a_thread(calls_through_c) == "RecursionError"
 
 
 # ---- it never returns -----------------------------------------------------------------------------------------------
