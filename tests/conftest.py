@@ -13,14 +13,18 @@ from taskclone import _core
 from watched import PROGRESS
 
 
+_progress = os.environ.get(PROGRESS)
+"""As it is before any test: they change the environment."""
+
+
 def pytest_runtest_logstart(nodeid: str) -> None:
-    if path := os.environ.get(PROGRESS):
-        Path(path).write_text(nodeid)
+    if _progress:
+        Path(_progress).write_text(nodeid)
 
 
 def pytest_sessionfinish() -> None:
-    if path := os.environ.get(PROGRESS):
-        Path(path).write_text("after the last test")
+    if _progress:
+        Path(_progress).write_text("after the last test")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

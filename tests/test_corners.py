@@ -43,7 +43,7 @@ def test_programs_start_while_another_thread_changes_the_environment() -> None:
         for number in range(10**9):
             if stop.is_set():
                 break
-            os.environ[f"TASKCLONE_TEST_{number % 500}"] = "x" * (number % 100)
+            os.environ[f"CHANGED_{number % 500}"] = "x" * (number % 100)
 
     changer = threading.Thread(target=change)
     changer.start()
@@ -53,7 +53,7 @@ def test_programs_start_while_another_thread_changes_the_environment() -> None:
     finally:
         stop.set()
         changer.join()
-        for name in [name for name in os.environ if name.startswith("TASKCLONE_TEST_")]:
+        for name in [name for name in os.environ if name.startswith("CHANGED_")]:
             del os.environ[name]
 
 
