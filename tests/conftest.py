@@ -12,7 +12,6 @@ from proc import WALL, children_of, descriptors, pipe, threads, until
 from taskclone import _core
 from watched import PROGRESS
 
-
 _progress = os.environ.get(PROGRESS)
 """As it is before any test: they change the environment."""
 

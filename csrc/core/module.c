@@ -38,6 +38,7 @@ static PyMethodDef methods[] = {
     {"kcmp", tc_kcmp, METH_VARARGS, "kcmp(pid1, pid2, type, index1=0, index2=0) -> 0, 1 or 2"},
     {"keep", tc_keep, METH_O, "keep(object): for ever, also while the interpreter is finalized"},
     {"memory_of", tc_memory_of, METH_O, "memory_of(object) -> bytes: its own memory, as large as its type says"},
+    {"set_word", tc_set_word, METH_VARARGS, "set_word(object, at, value): in that memory, in words of unsigned long"},
     {"of_types", tc_of_types, METH_VARARGS, "of_types(list, types) -> those of the objects that are of such a type"},
     {"probe", tc_probe, METH_O, "probe(name) -> errno: 0 where the system has it"},
     {"probe_flags", tc_probe_flags, METH_VARARGS, "probe_flags(flags, clone3) -> errno: 0 where it takes them"},

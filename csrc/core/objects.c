@@ -8,6 +8,20 @@ PyObject *tc_memory_of(PyObject *module, PyObject *object)
     return PyBytes_FromStringAndSize((const char *)object, Py_TYPE(object)->tp_basicsize);
 }
 
+/* set_word(object, at, value): in that memory, in words of unsigned long. */
+PyObject *tc_set_word(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *object;
+    Py_ssize_t at;
+    unsigned long value;
+    if (!PyArg_ParseTuple(args, "Onk:set_word", &object, &at, &value)) return NULL;
+    if (at < 0 || (at + 1) * (Py_ssize_t)sizeof value > Py_TYPE(object)->tp_basicsize)
+        return PyErr_Format(PyExc_IndexError, "word %zd of a %s", at, Py_TYPE(object)->tp_name);
+    memcpy((char *)object + at * (Py_ssize_t)sizeof value, &value, sizeof value);
+    Py_RETURN_NONE;
+}
+
 /* keep(object): a module's variable would let go of it when the interpreter is finalized. */
 PyObject *tc_keep(PyObject *module, PyObject *object)
 {

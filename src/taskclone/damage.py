@@ -126,9 +126,24 @@ def _free(thing: Any, name: str, ident: int) -> bool:
         return False
     try:
         lock._release_save()  # type: ignore[attr-defined]  # what Condition.wait() calls: whoever holds it
-    except RuntimeError:  # from 3.14 on it must be the holder: a new one then, which whoever waits already does not see
-        setattr(thing, name, _RLOCK())
+    except RuntimeError:  # from 3.14 on it must be the holder
+        at = _owner_at()
+        if at is None:  # a new one then, which whoever waits already does not see
+            setattr(thing, name, _RLOCK())
+        else:
+            _core.set_word(lock, at, _thread.get_ident())
+            lock._release_save()  # type: ignore[attr-defined]
     return True
+
+
+@functools.lru_cache(maxsize=1)
+def _owner_at() -> int | None:
+    """Where in an RLock's memory its holder stands, or None: seen on one that this thread holds, and holds no more."""
+    lock = _RLOCK()
+    with lock:
+        held = _words(lock)
+    places = [at for at, word in enumerate(held) if word == _thread.get_ident() and not _words(lock)[at]]
+    return places[0] if len(places) == 1 else None
 
 
 # ---- what stays locked ----------------------------------------------------------------------------------------------

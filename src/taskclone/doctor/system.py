@@ -18,7 +18,7 @@ TOPIC: Final = "system"
 OLDEST_KERNEL: Final[Version] = (5, 10)
 """The oldest Linux that the routes are made for."""
 _CORE_DUMPS_ALONE: Final[Version] = (5, 16)
-_PYTHONS: Final = ((3, 11), (3, 13))
+_PYTHONS: Final = ((3, 11), (3, 15))
 """Oldest and newest whose internals csrc/core/interp.c knows."""
 _MACHINES: Final = ("x86_64", "aarch64")
 
