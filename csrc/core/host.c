@@ -83,7 +83,7 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
     tc_futex_wake(&host->ready);
     for (;;) {
         uint32_t word = atomic_load(&host->word);
-        struct tc_task *task = host->task;
+        struct tc_task *task; /* not looked at before it is ours: whoever takes the host sets it */
         switch (word) {
         case TC_PARKED:
             if (tc_futex_wait(&host->word, word, &idle_limit) == -ETIMEDOUT && pool_remove(host)) return;
@@ -107,6 +107,7 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
             break;
         case TC_GONE: /* a lent task died, called execve, or failed in a step */
             atomic_store(&host->word, TC_BUSY);
+            task = host->task;
             if (!atomic_load(&task->clean)) tc_recover(host, task);
             tc_take_status(task);
             break;
@@ -114,10 +115,12 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
             return;
         case TC_GO:
             atomic_store(&host->word, TC_BUSY);
+            task = host->task;
             tc_run_hosted(host, task);
             break;
         case TC_RECOVER:
             atomic_store(&host->word, TC_BUSY);
+            task = host->task;
             tc_recover(host, task);
             break;
         }

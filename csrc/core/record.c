@@ -8,8 +8,9 @@
 
 #include "sys.h"
 
-static _Atomic uint32_t list_lock, grave_lock;
-static struct tc_task *living, *graveyard;
+static _Atomic uint32_t list_lock;
+static struct tc_task *living;
+static struct tc_task *_Atomic graveyard; /* pushed one by one, taken as a whole: that needs no lock */
 
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* Linux 6.9 */
@@ -161,19 +162,15 @@ void tc_task_release(struct tc_task *task)
 {
     if (atomic_fetch_sub(&task->references, 1) != 1) return;
     /* Not free(): the caller may be a host, whose TLS a task may have by now. */
-    tc_spin_lock(&grave_lock);
-    task->grave = graveyard;
-    graveyard = task;
-    tc_spin_unlock(&grave_lock);
+    task->grave = atomic_load(&graveyard);
+    while (!atomic_compare_exchange_weak(&graveyard, &task->grave, task)) {
+    }
 }
 
 void tc_bury_dead(void)
 {
-    if (!graveyard || tc_current_task() || tc_private_files) return;
-    tc_spin_lock(&grave_lock);
-    struct tc_task *task = graveyard;
-    graveyard = NULL;
-    tc_spin_unlock(&grave_lock);
+    if (!atomic_load(&graveyard) || tc_current_task() || tc_private_files) return;
+    struct tc_task *task = atomic_exchange(&graveyard, NULL);
     for (struct tc_task *next; task; task = next) {
         next = task->grave;
         tc_post_mortem(task);
@@ -191,9 +188,9 @@ void tc_bury_dead(void)
 void tc_tasks_after_fork(void)
 {
     /* The tasks are the parent's. Their handles here keep the records, and know it by tc_generation. */
-    living = graveyard = NULL;
+    living = NULL;
+    atomic_store(&graveyard, NULL);
     atomic_store(&list_lock, 0);
-    atomic_store(&grave_lock, 0);
 }
 
 /* ---- descriptor, signals, zombie --------------------------------------------------------------------------------- */
