@@ -162,7 +162,7 @@ def test_all_threads_get_the_same_death(flags: F) -> None:
     assert isinstance(error, TaskDied)
     assert error.last_words == "so long"
     if flags & F.VM:
-        assert [frame.name.rpartition(".")[2] for frame in error.stack] == ["_flushed", "die"]
+        assert [frame.name.rpartition(".")[2] for frame in error.stack] == ["die"]
 
 
 @EVERY

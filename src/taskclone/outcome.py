@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal as _signal
 import traceback
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -12,6 +13,7 @@ __all__ = ["ExitStatus", "Outcome", "died", "exit_code_of", "exit_message", "sig
 
 Source = Literal["wait", "pidfd", "proc", "record", "lost"]
 _SOURCES: dict[int, Source] = {1: "wait", 2: "pidfd", 3: "lost", 4: "proc"}
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 _CLD_EXITED, _CLD_DUMPED = 1, 3  # si_code, <asm-generic/siginfo.h>
 
 
@@ -112,7 +114,8 @@ def died(
         text += f" at address {address:#x}"
     if how:
         text += f" ({how})"
-    summary = traceback.StackSummary.from_list(
-        [traceback.FrameSummary(file, line or 0, name) for file, line, name in reversed(stack or [])]
-    )
-    return TaskDied(text, status, summary, address, damage)
+    frames = [traceback.FrameSummary(file, line or 0, name) for file, line, name in reversed(stack or [])]
+    whole = frames
+    while frames and frames[0].filename.startswith(_PACKAGE):  # what this package puts around a body
+        frames = frames[1:]
+    return TaskDied(text, status, traceback.StackSummary.from_list(frames or whole), address, damage)
