@@ -32,21 +32,27 @@ def test_every_end_ends_the_await(loop: str, kind: str) -> None:
 
 
 KILLED_WHILE_IT_AWAITS = """
-import os, random, subprocess, sys, time
+import mmap, os, random, subprocess, tempfile, time
 from taskclone import SHARED, Task, clone
+file = tempfile.NamedTemporaryFile()
+file.truncate(1)
+going = mmap.mmap(file.fileno(), 1)
 def awaiter(handle):
-    while True: handle.bell().close()
+    while True:
+        handle.bell().close()
+        going[0] = 1
 deadline = time.monotonic() + 20
 for trial in range(300):
     if time.monotonic() > deadline: break
     target = clone(time.sleep, 600, flags=SHARED)
     _ = target.pid
     task = clone(awaiter, target._handle, flags=SHARED)
-    # The creator is in wait4() without the interpreter lock from before the kill to after it: who dies waiting for the
-    # lock is another matter.
+    # The creator is in wait4() without the interpreter lock from before the kill to after it, and the task goes on with
+    # the lock: who dies waiting for that is another matter.
     asleep = f"until grep -q do_wait /proc/{os.getpid()}/wchan; do :; done"
-    pause = f"sleep 0.0{random.randrange(20, 40)}"
-    subprocess.run(["/bin/sh", "-c", f"{asleep}; {pause}; kill -9 {task.pid}; sleep 0.01"])
+    goes_on = f"head -c 1 /dev/zero 1<>{file.name}; while [ $(od -An -tu1 {file.name}) = 0 ]; do :; done"
+    pause = f"sleep 0.0{random.randrange(10, 30)}"
+    subprocess.run(["/bin/sh", "-c", f"{asleep}; {goes_on}; {pause}; kill -9 {task.pid}; sleep 0.01"])
     task.wait(10)
     target.kill(timeout=10)
 print("alive")

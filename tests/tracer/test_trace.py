@@ -144,9 +144,11 @@ def test_the_program_has_the_callers_signals() -> None:
 
 def test_a_stopped_group_stays_stopped_until_it_is_continued() -> None:
     traced = python("""
+r, w = os.pipe()
 pid = os.fork()
 if not pid:
     os.kill(os.getpid(), signal.SIGSTOP)
+    os.read(r, 1)
     os._exit(7)
 _, status = os.waitpid(pid, os.WUNTRACED)
 say(os.WIFSTOPPED(status), os.WSTOPSIG(status) == signal.SIGSTOP)
@@ -154,6 +156,7 @@ say(os.waitpid(pid, os.WNOHANG | os.WUNTRACED))
 os.kill(pid, signal.SIGCONT)
 _, status = os.waitpid(pid, os.WCONTINUED)
 say(os.WIFCONTINUED(status))
+os.write(w, b"x")
 say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """)
     assert traced.out.splitlines() == ["True True", "(0, 0)", "True", "7"]
