@@ -13,10 +13,11 @@ PYTEST_ARGS ?=
 # At most 10 minutes a test, 40 a suite: one that hangs is a report, not a machine that waits.
 WATCHED = $(BIN)/python tests/watched.py 600 2400 $(BIN)/python
 KERNELS ?=
+SANITIZERS ?=
 PYTHONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all conformance test-kernels dev lint types format-c docs stress bench clean
+.PHONY: help demo test test-all conformance test-kernels sanitize dev lint types format-c docs stress bench clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ conformance: $(VENV)/installed ## every legal set by every route against the ker
 
 test-kernels: $(VENV)/installed $(VENV)/testing ## tests/kernels on Linux 5.10 to 7.3, emulated: some 6 minutes; KERNELS="5.10 6.1" for some
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python tests/kernels/emulate $(KERNELS)
+
+sanitize: $(VENV)/installed ## the suite under the address and undefined behaviour sanitizers, the threads' under that of threads
+	tests/sanitizers/run $(BIN)/python $(SANITIZERS)
 
 bench: $(VENV)/installed ## the whole benchmarks, with their charts in out/
 	@mkdir -p out build

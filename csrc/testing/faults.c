@@ -163,11 +163,11 @@ int main(int argc, char **argv)
     } lists[] = {{"copied", tc_copied_steps}, {"shared", tc_shared_steps}, {"program", tc_program_steps}};
     for (unsigned i = 0; argc == 2 && i < sizeof lists / sizeof *lists; i++)
         if (!strncmp(argv[1], lists[i].name, strlen(lists[i].name))) real = lists[i].rows;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* no line is a child's to write too: the thread sanitizer's _exit() does */
     if (!real) errx(2, "usage: faults copied|shared|program[_pidfd]");
     together = mmap(NULL, sizeof *together, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (together == MAP_FAILED) err(1, "mmap");
     for (const struct tc_step_row *row = real; row->run; row++) printf("step %s\n", tc_step_name(row->step));
-    fflush(stdout);
     for (int n = 0; fault(argv[1], n); n++) {
     }
     return fflush(stdout) ? 1 : 0;
