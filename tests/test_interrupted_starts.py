@@ -97,7 +97,10 @@ def interrupt(*_):
 warnings.simplefilter("ignore", ResourceWarning)  # of a Task that nobody has got
 sys.unraisablehook = lambda unraisable: None  # it may rise in a finalizer
 plan = Plan(**PLANS[name])
-plan.start(abs, -1).result(60)
+def whole_start():
+    task = plan.start(abs, -1)
+    assert task.result(60) == 1 and task.wait(60)
+whole_start()
 opened = descriptors()
 signal.signal(signal.SIGALRM, interrupt)
 for number in range(100):
@@ -110,9 +113,7 @@ for number in range(100):
         came += 1
 assert 0 < came <= raised[0], (came, raised)
 def all_is_well():
-    task = plan.start(abs, -1)
-    assert task.result(60) == 1 and task.wait(60)
-    del task  # and its pidfd; a later start reaps what nobody has got
+    whole_start()  # which reaps what nobody has got
     return not children_of(os.getpid()) and descriptors() == opened
 until(all_is_well, "nothing is left")
 """

@@ -73,7 +73,7 @@ def look_at_threads(plan: Plan) -> tuple[list[int], ...]:
 
 # ---- other threads --------------------------------------------------------------------------------------------------
 
-_MOMENT = 0.01
+_MOMENT = 0.1
 """Seconds in foreign code for which a copy waits: mostly a future is told its result, and who waited for it submits the
 next call before the thread is back."""
 _quiet: set[tuple[int, int]] = set()
