@@ -13,7 +13,7 @@ __all__ = ["ExitStatus", "Outcome", "died", "exit_code_of", "exit_message", "sig
 
 Source = Literal["wait", "pidfd", "proc", "record", "lost"]
 _SOURCES: dict[int, Source] = {1: "wait", 2: "pidfd", 3: "lost", 4: "proc"}
-_PACKAGE = os.path.join(os.path.dirname(__file__), "")
+_AROUND_BODIES = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("leftovers.py", "routes/", "faces/"))
 _CLD_EXITED, _CLD_DUMPED = 1, 3  # si_code, <asm-generic/siginfo.h>
 
 
@@ -116,6 +116,6 @@ def died(
         text += f" ({how})"
     frames = [traceback.FrameSummary(file, line or 0, name) for file, line, name in reversed(stack or [])]
     whole = frames
-    while frames and frames[0].filename.startswith(_PACKAGE):  # what this package puts around a body
+    while frames and frames[0].filename.startswith(_AROUND_BODIES):
         frames = frames[1:]
     return TaskDied(text, status, traceback.StackSummary.from_list(frames or whole), address, damage)
