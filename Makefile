@@ -45,7 +45,7 @@ conformance: $(VENV)/installed ## every legal set by every route against the ker
 test-kernels: $(VENV)/installed $(VENV)/testing ## tests/kernels on Linux 5.10 to 7.3, emulated: some 6 minutes; KERNELS="5.10 6.1" for some
 	TASKCLONE_BUILD=$(CURDIR)/$(BUILD) $(BIN)/python tests/kernels/emulate $(KERNELS)
 
-sanitize: $(VENV)/installed ## the suite under the address and undefined behaviour sanitizers, the threads' under that of threads
+sanitize: $(VENV)/installed ## the suite under the sanitizers of address and undefined behaviour, the threads under that of threads: an hour
 	tests/sanitizers/run $(BIN)/python $(SANITIZERS)
 
 bench: $(VENV)/installed ## the whole benchmarks, with their charts in out/
