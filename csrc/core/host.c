@@ -83,7 +83,7 @@ static __attribute__((noinline)) void host_loop(struct tc_host *host)
     tc_futex_wake(&host->ready);
     for (;;) {
         uint32_t word = atomic_load(&host->word);
-        struct tc_task *task; /* not looked at before it is ours: whoever takes the host sets it */
+        struct tc_task *task = NULL; /* not looked at before it is ours: whoever takes the host sets it */
         switch (word) {
         case TC_PARKED:
             if (tc_futex_wait(&host->word, word, &idle_limit) == -ETIMEDOUT && pool_remove(host)) return;
