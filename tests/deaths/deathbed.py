@@ -59,12 +59,14 @@ def die(body, **fields):
 
 def settled(pid):
     "Whether it is in its wait, or deep in C code: an exception that came before would end it too."
-    place = lambda: open(f"/proc/{pid}/syscall").read()
+    # The switches: who waits for the interpreter lock wakes each 5 ms, to wait in the same place again.
+    switches = lambda: [line for line in open(f"/proc/{pid}/status") if line.startswith("voluntary")]
+    place = lambda: (open(f"/proc/{pid}/syscall").read(), switches())
     used = lambda: int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[11])
     first = place()
     for _ in range(5):
         time.sleep(0.01)
-        if place() != first or first == "running\\n": return used() > 10
+        if place() != first or first[0] == "running\\n": return used() > 10
     return True
 
 def end(body, ask=None, wait=True):
@@ -139,9 +141,11 @@ def goes_on(*lost):
     count = collections()
     gc.collect()
     assert (collections() > count) == ("collector" not in lost)
+    deadline = time.monotonic() + 10
     with contextlib.suppress(ChildProcessError):
         while True:  # a zombie is reaped by the host, a moment later
-            assert os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | 0x40000000) is None
+            left = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | 0x40000000)
+            assert time.monotonic() < deadline, left
             time.sleep(0.001)
     say("goes on")
 """
