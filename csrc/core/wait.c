@@ -72,7 +72,8 @@ void tc_status_of_reaped(int pidfd, struct tc_status *status)
     set_status(status, TC_STATUS_PIDFD, info.exit_code);
 }
 
-/* exit_code of /proc/PID/stat, for a zombie; -1: there is none, or we may not know. */
+/* exit_code of /proc/PID/stat, for a zombie; -1: none is told to us; BEING_REAPED: its parent has taken it just now. */
+enum { BEING_REAPED = -2 };
 static int wait_status_of_zombie(pid_t pid)
 {
     char path[32], text[1024], user[32];
@@ -87,7 +88,8 @@ static int wait_status_of_zombie(pid_t pid)
     if (n <= 0) return -1;
     text[n] = 0;
     const char *field = strrchr(text, ')'); /* the name may hold anything */
-    if (!field || field[1] != ' ' || field[2] != 'Z') return -1;
+    if (!field || field[1] != ' ') return -1;
+    if (field[2] != 'Z') return BEING_REAPED; /* X: it has ended, for who asks here */
     for (int i = 2; field && i < 52; i++) field = strchr(field + 1, ' ');
     return field ? atoi(field + 1) : -1;
 }
@@ -102,7 +104,7 @@ void tc_status_of_sibling(pid_t pid, int pidfd, struct tc_status *status)
     int is_there = TC_SYS(SYS_pidfd_send_signal, pidfd, 0, 0, 0) == 0;
     if (is_there && wait_status >= 0)
         set_status(status, TC_STATUS_PROC, wait_status);
-    else if (is_there)
+    else if (is_there && wait_status != BEING_REAPED)
         status->source = TC_STATUS_LOST; /* a zombie of which /proc does not tell, and its pidfd not yet */
     else
         tc_status_of_reaped(pidfd, status);
