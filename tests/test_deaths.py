@@ -167,17 +167,20 @@ def test_core_leaves_the_signal_to_the_kernel(tmp_path: Path) -> None:
 def test_execve_in_a_body_in_place() -> None:
     """The clone call returns at the execve; the interpreter lock must not stay with the program."""
     out = run("""
-        ticks = []
-        stop = threading.Event()
-        def tick():
-            while not stop.is_set():
-                ticks.append(time.monotonic())
-                time.sleep(0.001)
-        thread = threading.Thread(target=tick); thread.start()
-        task = clone(os.execv, "/bin/sh", ["sh", "-c", "sleep 0.5; exit 3"], flags=IN_PLACE)
-        stop.set(); thread.join()
-        assert task.wait().code == 3
-        assert max(b - a for a, b in zip(ticks, ticks[1:])) < 0.3
+        read_end, write_end = os.pipe()
+        os.set_inheritable(read_end, True)
+        pids = []
+        def body():
+            pids.append(os.getpid())
+            os.execv("/bin/sh", ["sh", "-c", f"read x <&{read_end}; exit 3"])
+        def is_program(): return open(f"/proc/{pids[0]}/comm").read() == "sh\\n"
+        def let_go():
+            while not (pids and is_program()): time.sleep(0.001)
+            os.write(write_end, b"x\\n")
+        thread = threading.Thread(target=let_go); thread.start()
+        task = clone(body, flags=IN_PLACE)
+        assert task.wait(10).code == 3
+        thread.join()
         assert isinstance(task.exception(), TaskDied) and task.exception().code == 3
         print("goes on")
     """)

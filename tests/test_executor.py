@@ -135,14 +135,14 @@ def sleep_for_ever() -> None:
 @EVERY
 def test_a_timeout_ends_a_stuck_call_and_harms_one_future(flags: CloneFlags) -> None:
     began = time.monotonic()
-    with Executor(2, flags, timeout=0.4) as executor:
+    with Executor(2, flags, timeout=1.5) as executor:
         stuck = executor.submit(sleep_for_ever)
         others = [executor.submit(abs, -number) for number in range(20)]
         assert [other.result(10) for other in others] == list(range(20))
-        with pytest.raises(TimeoutError, match=r"no result after 0\.4 s: the task was ended"):
+        with pytest.raises(TimeoutError, match=r"no result after 1\.5 s: the task was ended"):
             stuck.result(10)
         assert executor.submit(abs, -1).result(10) == 1
-    assert 0.4 <= time.monotonic() - began < 8
+    assert 1.5 <= time.monotonic() - began < 8
 
 
 @WITH_PID

@@ -2,6 +2,7 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,6 +46,27 @@ void spin_for_ever(void)
     for (;;) __asm__ volatile("" ::: "memory");
 }
 
+/* Says its pid, so that a stranger knows that the task is in C. */
+static void tell(int fd)
+{
+    char line[20];
+    int length = snprintf(line, sizeof line, "%d\n", (int)getpid());
+    if (write(fd, line, (size_t)length) != length) abort();
+}
+
+void tell_and_spin(int fd)
+{
+    tell(fd);
+    spin_for_ever();
+}
+
+void tell_and_read(int fd, int gate)
+{
+    char byte;
+    tell(fd);
+    if (read(gate, &byte, 1) != 1) abort();
+}
+
 /* glibc notices the broken size of the block behind and aborts, with the arena's lock held. */
 void corrupt_heap(void)
 {
@@ -56,8 +78,9 @@ void corrupt_heap(void)
 }
 
 /* Lives in malloc until it is killed there. */
-void churn(void)
+void tell_and_churn(int fd)
 {
+    tell(fd);
     void *blocks[64] = {0};
     unsigned seed = (unsigned)getpid();
     for (;;) {

@@ -93,10 +93,9 @@ def test_endless_c_with_the_lock(route: str) -> None:
         route,
         """
         told = os.pipe()
-        stranger = subprocess.Popen(["sh", "-c", "read pid; sleep 0.2; kill -9 $pid"], stdin=told[0])
+        stranger = subprocess.Popen(["sh", "-c", "read pid; kill -9 $pid"], stdin=told[0])
         def body():
-            os.write(told[1], b"%d\\n" % os.getpid())
-            with_lock.spin_for_ever()
+            with_lock.tell_and_spin(told[1])
         error = die(body)
         assert error.signal == signal.SIGKILL and error.stack[-1].name == "body" and error.damage == (), error
         stranger.wait()

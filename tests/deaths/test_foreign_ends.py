@@ -65,28 +65,34 @@ def test_sigstop(route: str) -> None:
     creator(
         route,
         """
-        import functools
-        told = os.pipe()
-        stranger = "read pid; sleep 0.2; kill -STOP $pid; sleep 0.8; kill -CONT $pid"  # once it is in its sleep
-        def body(sleep, microseconds):
-            os.write(told[1], b"%d\\n" % os.getpid())
-            sleep(microseconds)
-            return "went on"
-        def longest_pause(sleep, microseconds):
-            with subprocess.Popen(["sh", "-c", stranger], stdin=told[0]):
-                asleep = functools.partial(body, sleep, microseconds)
-                starter = threading.Thread(target=lambda: results.append(start(asleep).result(10)))
-                longest, last = 0, time.monotonic()
+        told, gate = os.pipe(), os.pipe()
+        stranger = "read pid; kill -STOP $pid; sleep %s; kill -CONT $pid; echo"
+        pids, results = [], []
+        def stopped():
+            try: return pids and open(f"/proc/{pids[0]}/stat").read().rpartition(") ")[2][0] == "T"
+            except (FileNotFoundError, ProcessLookupError): return False  # it has ended
+        def python_ran_meanwhile(library, at_most):
+            def body():
+                pids.append(os.getpid())
+                library.tell_and_read(told[1], gate[0])
+                return "went on"
+            pids.clear()
+            command = ["sh", "-c", stranger % at_most]
+            with subprocess.Popen(command, stdin=told[0], stdout=gate[1], start_new_session=True) as process:
+                starter = threading.Thread(target=lambda: results.append(start(body).result(10)))
                 starter.start()
+                ran = False
                 while starter.is_alive():
-                    now = time.monotonic()
-                    longest, last = max(longest, now - last), now
+                    # Twice: the first may be a look from before, whose answer waited for the lock.
+                    if not ran and stopped() and stopped():
+                        ran = True
+                        os.killpg(process.pid, signal.SIGKILL)
+                        os.kill(pids[0], signal.SIGCONT)
+                        os.write(gate[1], b"x")
                     time.sleep(0.001)
-                longest = max(longest, time.monotonic() - last)
-            return longest
-        results = []
-        assert longest_pause(ctypes.CDLL(None).usleep, 1_000_000) < 0.5
-        assert longest_pause(ctypes.PyDLL(None).usleep, 600_000) > 0.8
+            return ran
+        assert python_ran_meanwhile(without_lock, 30)
+        assert not python_ran_meanwhile(with_lock, 0.5)
         assert results == ["went on"] * 2
         goes_on()
         """,
@@ -102,16 +108,18 @@ def test_ctrl_c(route: str) -> None:
         import pty
         master, slave = pty.openpty()
         os.open(os.ttyname(slave), os.O_RDWR)  # the first that a leader of a session opens is its terminal
-        told = os.pipe()
+        told, pressed = os.pipe(), os.pipe()
         def body():
             os.write(told[1], b"%d " % os.getpid())
-            time.sleep(0.5)
+            os.read(pressed[0], 1)
+            time.sleep(0.5)  # the terminal sends the signal a moment later
             results.append("went on")
         def press():
             pid = int(os.read(told[0], 20))
             assert os.tcgetpgrp(slave) == os.getpgid(pid) == os.getpgrp()
             while not settled(pid): pass
             os.write(master, b"\\x03")
+            os.write(pressed[1], b"x")
         results, interrupts = [], 0
         presser = threading.Thread(target=press)
         presser.start()

@@ -51,7 +51,7 @@ def test_ends_and_crashes_from_two_threads() -> None:
     assert 200 <= seen["stats"]["abandoned_states"] <= 400
     assert seen["stats"]["abandoned_states"] == seen["stats"]["retired_hosts"]
     assert code == 0, errors
-    assert took < 2
+    assert took < 5
 
 
 WAITS = """
