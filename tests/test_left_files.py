@@ -58,6 +58,47 @@ def test_a_file_is_closed_in_the_task_and_its_number_stays_the_creators(flags: F
     os.close(mine)
 
 
+class Closes(io.FileIO):
+    def close(self) -> None:
+        super().close()
+        raise LookupError("its own")
+
+    def __repr__(self) -> str:
+        raise LookupError("its own")
+
+
+class DoesNotTell(io.FileIO):
+    def fileno(self) -> int:
+        raise LookupError("its own")
+
+
+@APART
+def test_what_a_derived_class_raises_does_not_become_the_outcome(flags: F) -> None:
+    kept: list[Any] = []
+
+    def body() -> int:
+        kept.append(Closes(os.devnull))
+        return 7
+
+    result, said = warned(body, flags)
+    assert result == 7
+    assert "a Closes (descriptor " in said
+    assert "not all of it was written: its own" in said
+    assert kept[0].closed
+
+
+@APART
+def test_one_whose_number_cannot_be_asked_for_is_passed_over(flags: F) -> None:
+    def body() -> str:
+        kept.append(DoesNotTell(os.devnull))
+        kept[0].close()
+        os.open(os.devnull, os.O_RDONLY)  # so that there is a search at all
+        return "mine"
+
+    kept: list[Any] = []
+    assert warned(body, flags) == ("mine", "")
+
+
 @APART
 def test_a_socket_is_let_go_of(flags: F) -> None:
     kept: list[socket.socket] = []

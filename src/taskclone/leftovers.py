@@ -68,14 +68,14 @@ def _close(creator: int) -> None:
             continue  # of a file that the creator has opened since
         theirs = _has(creator, number)
         if theirs is False:
-            what = f"{thing!r} (descriptor {number})"
+            what = _name(thing, number)
             try:  # the kernel closes it with the table; what the object has buffered is written first
                 thing.detach() if isinstance(thing, _socket.socket) else thing.close()
-            except (OSError, ValueError) as error:
+            except Exception as error:  # a class derived from it may raise anything: the outcome is the body's
                 what += f", not all of it was written: {error}"
             closed.append(what)
         elif theirs is None or not _same_file(creator, number):
-            doubtful.append(f"{thing!r} (descriptor {number})")
+            doubtful.append(_name(thing, number))
     if closed or doubtful:
         _warn(closed, doubtful)
 
@@ -87,12 +87,20 @@ def _files() -> list[Any]:
 
 
 def _number(thing: Any) -> int:
-    """The descriptor's; -1 for an object that has none, or none any more."""
+    """The descriptor's; -1 for an object that has none, or none any more, or does not tell."""
     try:
         number = thing.fileno()
-    except (OSError, ValueError, AttributeError):
+    except Exception:  # of a derived class, perhaps
         return -1
     return number if isinstance(number, int) else -1
+
+
+def _name(thing: Any, number: int) -> str:
+    try:
+        name = repr(thing)
+    except Exception:  # likewise
+        name = f"a {type(thing).__name__}"
+    return f"{name} (descriptor {number})"
 
 
 def _is_open(number: int) -> bool:
