@@ -19,6 +19,8 @@ from taskclone import Task, _core, clone
 WALL = 0x40000000
 """__WALL of waitid(2), which Python does not name: children of every kind, whatever their exit signal."""
 
+SYS_READ = 0 if os.uname().machine == "x86_64" else 63
+
 SLOWNESS = float(os.environ.get("TASKCLONE_TEST_SLOWNESS", "1"))
 """How many times slower than an ordinary one this machine is; the emulator of tests/kernels says so."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from proc import (
+    SYS_READ,
     Kcmp,
     descriptors,
     gone,
@@ -43,7 +44,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 F = CloneFlags
 IN_PLACE = SHARED | F.VFORK
-SYS_READ = 0 if os.uname().machine == "x86_64" else 63
 
 RESOURCES = F.VM | F.FILES | F.FS | F.SIGHAND | F.SYSVSEM
 SETS = [

@@ -18,7 +18,7 @@ from ordinary import IN_A_USER_NAMESPACE
 from routes import PROCESSES, WITHOUT_VFORK, answer_of
 
 from copyforms import IN_NAMESPACES
-from proc import PATIENCE, WALL, held
+from proc import PATIENCE, SYS_READ, WALL, held, in_call, until
 from taskclone import Task, _core, call, clone
 from taskclone.flags import SHARED, THREAD, CloneFlags
 
@@ -142,6 +142,7 @@ def test_stops_and_ends_are_waited_for(route: str) -> None:
     ]
     read_end, write_end = os.pipe()
     task = clone(os.read, read_end, 1, **WITHOUT_VFORK[route])
+    until(lambda: in_call(task.pid, SYS_READ), "it reads")  # stopped with the interpreter lock, it would stop all
     for number, options, code in steps if route != "shared" else steps[:2]:
         task.send_signal(number)
         info = os.waitid(os.P_PIDFD, task.fileno(), options | WALL)
