@@ -203,6 +203,33 @@ say(threading.active_count())
     assert run(script) == (0, "interrupted True\n1\n", "")
 
 
+def test_ctrl_c_while_a_helper_is_being_started(tmp_path: Path) -> None:
+    """The start is given up before the thread that starts the helper has it in hand to be killed."""
+    helper(tmp_path, "newuidmap", "exec sleep 60")
+    script = f"""
+os.environ["PATH"] = "{tmp_path}:" + os.environ["PATH"]
+from taskclone.routes import idmaps
+import subprocess
+idmaps.has_capability = lambda bit: False
+creator = threading.get_ident()
+def callers(frame):
+    while frame:
+        yield frame.f_code.co_name
+        frame = frame.f_back
+class Late(subprocess.Popen):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGINT)
+        while "join" not in callers(sys._current_frames()[creator]): time.sleep(0.001)
+subprocess.Popen = Late
+began = time.monotonic()
+try: clone(os._exit, 3, flags="NEWUSER", setup=ChildSetup(uid_map=[(0, 5, 9)]))
+except KeyboardInterrupt: say("interrupted", time.monotonic() - began < 5)
+say(threading.active_count())
+"""
+    assert run(script) == (0, "interrupted True\n1\n", "")
+
+
 @pytest.mark.root
 def test_given_up_before_the_task_asks() -> None:
     """It never gets an answer then, and has to find out."""

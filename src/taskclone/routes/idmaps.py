@@ -78,8 +78,7 @@ def maps_of(plan: Plan) -> Iterator[Maps]:
         raise
     finally:
         writer.mapper.end()
-        if writer.helper is not None:  # the start was given up
-            writer.helper.kill()
+        writer.give_up()
         if thread.ident is not None:
             thread.join()
 
@@ -120,6 +119,13 @@ class _Writer:
     helper: subprocess.Popen[str] | None = None
     said: str = ""
     """By a helper, where it has failed."""
+    given_up: bool = False
+
+    def give_up(self) -> None:
+        """The start is over, or a handler's exception has ended it: nothing is waited for any more."""
+        self.given_up = True  # before the look: one that is just being started is killed by its own thread
+        if (helper := self.helper) is not None:
+            helper.kill()
 
     def serve(self) -> None:
         self.place.ids.append(threading.get_native_id())  # it waits in the core until it is asked
@@ -146,6 +152,8 @@ class _Writer:
         numbers = [str(number) for one in ranges for number in one]
         command = [program, str(pid), *numbers]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.helper:
+            if self.given_up:
+                self.helper.kill()
             try:
                 said, _ = self.helper.communicate(timeout=HELPER_TIMEOUT)
             except subprocess.TimeoutExpired:
