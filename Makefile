@@ -55,7 +55,7 @@ bench: $(VENV)/installed ## the whole benchmarks, with their charts in out/
 	$(BIN)/taskclone bench switch --json out/switch.json --png out/switch.png --svg out/switch.svg
 
 dev: $(VENV)/tools ## install editable: a change of sources is seen at once
-	$(PIP) install --no-build-isolation --editable '.[bench,test]'
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --no-build-isolation --editable '.[bench,test]'
 	@touch $(VENV)/installed
 
 lint: $(VENV)/lint ## ruff and clang-format
@@ -92,13 +92,13 @@ $(VENV)/tools: $(VENV)/bin/python pyproject.toml
 # Not editable: what runs is what a user would install.
 $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	$(PIP) uninstall --yes taskclone 2>/dev/null
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --no-build-isolation '.[bench,test]'
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) install --no-build-isolation '.[bench,test]'
 	@touch $@
 
 # The C programs that only tests use; Ninja sees for itself what is out of date.
 $(VENV)/testing: $(VENV)/tools $(SOURCES)
-	@[ -f $(BUILD)/build.ninja ] || PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/meson setup $(BUILD) . -Dtesting=true -Dwerror=true
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ninja -C $(BUILD) --quiet
+	@[ -f $(BUILD)/build.ninja ] || PATH="$(abspath $(BIN)):$$PATH" $(BIN)/meson setup $(BUILD) . -Dtesting=true -Dwerror=true
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/ninja -C $(BUILD) --quiet
 	@touch $@
 
 $(VENV)/lint: $(VENV)/bin/python pyproject.toml

@@ -40,7 +40,7 @@ def tree_of(log: str) -> Tree:
             continue
         text = begun.pop(tid, "") + text
         if text.endswith("<unfinished ...>"):
-            begun[tid] = text.removesuffix("<unfinished ...>")
+            begun[tid] = text.removesuffix("<unfinished ...>").removesuffix(" ")
             continue
         result = RESULT.search(text)
         assert result is not None, line

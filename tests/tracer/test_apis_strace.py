@@ -48,9 +48,13 @@ def test_the_reader_of_strace() -> None:
 11 +++ exited with 0 +++
 12 clone3({flags=CLONE_VM|CLONE_THREAD, child_tid=0x7f, exit_signal=0, stack=0x7f}, 88) = -1 EINVAL (Invalid argument)
 13 fork() = 14
+14 clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|SIGCHLD <unfinished ...>
+15 execve("/y", ["y"], 0x7 /* 1 var */) = 0
+14 <... clone resumed>, child_tidptr=0x7f) = 15
 """
     assert tree_of(log) == [
         ("clone", {"CHILD_CLEARTID", "CHILD_SETTID"}, "SIGCHLD",
-         [("vfork", {"VM", "VFORK"}, "SIGCHLD", [("fork", set(), "SIGCHLD", [])])]),
+         [("vfork", {"VM", "VFORK"}, "SIGCHLD",
+           [("fork", set(), "SIGCHLD", [("clone", {"CHILD_CLEARTID"}, "SIGCHLD", [])])])]),
         ("clone3", {"VM", "VFORK"}, "SIGCHLD", [("clone3", {"VM", "THREAD"}, "", None)]),
     ]  # fmt: skip
