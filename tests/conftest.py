@@ -97,3 +97,23 @@ def gate() -> Iterator[tuple[int, int]]:
     """A pipe, for calls that wait until they are let go."""
     with pipe() as ends:
         yield ends
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of our own in the v2 tree, below the one that we are in."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    tree = next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+    if tree is None:
+        pytest.skip("no cgroup v2 tree is mounted here")
+    own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    folder = tree / own.lstrip("/") / f"taskclone-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except PermissionError:
+        pytest.skip("this user has no control group of his own to test with")
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield folder
+    until(lambda: "populated 0\n" in (folder / "cgroup.events").read_text(), "the end of its last task")
+    folder.rmdir()

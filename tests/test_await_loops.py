@@ -273,7 +273,6 @@ def test_a_loop_in_a_task_of_the_other(flags: F) -> None:
 
 
 def test_under_uvloop() -> None:
-    pytest.importorskip("uvloop")
     out = run(f"""
 sys.path.append({str(Path(__file__).parent)!r})
 import asyncio, uvloop

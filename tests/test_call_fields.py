@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,25 +95,6 @@ def test_bad_ids(value: Any, error: type[Exception]) -> None:
 
 
 # ---- control groups -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """A control group of our own in the v2 tree."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    tree = next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
-    if tree is None:
-        pytest.skip("no cgroup v2 tree is mounted here")
-    own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    folder = tree / own.lstrip("/") / f"taskclone-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except PermissionError:
-        pytest.skip("this user has no control group of his own to test with")
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    yield folder
-    folder.rmdir()
 
 
 def own_group() -> str:
