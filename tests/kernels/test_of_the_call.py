@@ -43,6 +43,7 @@ def test_an_id_of_ones_choice_and_one_that_is_taken(flags: F) -> None:
     assert (caught.value.step, caught.value.errno, ran) == ("clone3", errno.EEXIST, [])
 
 
+@pytest.mark.root
 @by_process
 def test_in_a_group_from_birth(group: Path, flags: F) -> None:
     task = clone(Path("/proc/thread-self/cgroup").read_text, flags=flags, cgroup=group)
