@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from executors import EVERY, MEMORY_SHARED, ROUTES, WITH_PID, wait_for
-from proc import children_of, descriptors, until
+from proc import children_of, descriptors, pipe, until
 from taskclone import PROCESS, SHARED, THREAD, CloneFlags, Executor, FlagError, OutcomeError, StartError, TaskDied
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -143,6 +143,24 @@ def test_a_timeout_ends_a_stuck_call_and_harms_one_future(flags: CloneFlags) -> 
             stuck.result(10)
         assert executor.submit(abs, -1).result(10) == 1
     assert 1.5 <= time.monotonic() - began < 8
+
+
+@EVERY
+def test_a_call_that_ended_in_time_is_no_timeout_although_that_is_seen_late(
+    flags: CloneFlags, gate: tuple[int, int]
+) -> None:
+    began = time.monotonic()
+    with pipe() as (first, let_first_go), Executor(2, flags, timeout=2.0) as executor:
+        busy, in_time = executor.submit(wait_for, first), executor.submit(wait_for, gate[0])
+
+        def late(_: futures.Future[Any]) -> None:
+            """Called by the thread that looks after all calls."""
+            os.write(gate[1], b"x")
+            until(lambda: time.monotonic() > began + 3.5, "the moment at which its time is over")
+
+        busy.add_done_callback(late)
+        os.write(let_first_go, b"x")
+        assert in_time.exception(10) is None
 
 
 @WITH_PID

@@ -266,12 +266,16 @@ class _Pool:
             else:
                 self._ended(fd)
         for fd, one in list(self._by_fd.items()) if self._lingers else ():
-            if isinstance(one.task, Task) and one.task.done():
+            if self._is_done(one):
                 self._ended(fd)
         for fd, one in list(self._by_fd.items()):
             if one.deadline > _now():
                 break
-            self._end(self._forget(fd), None)
+            # Asked once more: what came before it here may have taken long, a future's callback say.
+            if any(seen == fd for seen, _ in self._poll.poll(0)) or (self._lingers and self._is_done(one)):
+                self._ended(fd)
+            else:
+                self._end(self._forget(fd), None)
         return True
 
     def _patience(self) -> float | None:
@@ -281,6 +285,9 @@ class _Pool:
         left = next(iter(self._by_fd.values())).deadline - _now()
         left = min(left, _LOOK_EVERY) if self._lingers else left
         return None if left == math.inf else max(0.0, left) * 1000
+
+    def _is_done(self, one: _Begun) -> bool:
+        return isinstance(one.task, Task) and one.task.done()
 
     def _watch(self, one: _Begun) -> None:
         if isinstance(one.task, BaseException):
